@@ -1,0 +1,101 @@
+"""Small runs for the registry's tests: synthetic castings, a manifest, one LUNA per run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from zdm_ml.data.manifest import CLASSES, Row, write_manifest
+from zdm_ml.files import sha256_file, write_json, write_text
+from zdm_ml.models import zoo
+from zdm_ml.models.net import NetSpec, save_net
+from zdm_ml.registry.package import Source
+
+DATA_MD5 = "0123456789abcdef0123456789abcdef.dir"
+PER_CLASS = {"train": 2, "val": 2, "calibration": 3, "test": 12}
+
+
+def make_castings(folder: Path, seed: int = 0) -> list[Row]:
+    """Write grey images (defects are darker) and return their manifest rows."""
+    rng = np.random.default_rng(seed)
+    return [
+        _image(folder, f"{split}/{label}/{index}.png", label, split, rng)
+        for split, count in PER_CLASS.items()
+        for label in CLASSES
+        for index in range(count)
+    ]
+
+
+def _image(
+    folder: Path, name: str, label: Any, split: Any, rng: np.random.Generator
+) -> Row:
+    level = 60 if label == "defect" else 180
+    pixels = np.clip(rng.normal(level, 20, (48, 56)), 0, 255).astype(np.uint8)
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    sha = sha256_file(path)
+    return Row(name, sha, label, sha, split, split, -1, 56, 48, float(pixels.mean()), "", "")
+
+
+def make_run(
+    folder: Path,
+    castings: Path,
+    rows: list[Row],
+    *,
+    model_name: str = "luna",
+    profile: str = "quick",
+    good: bool = True,
+    seed: int = 0,
+    threshold: float = 0.5,
+) -> Source:
+    """Write models/, evaluation/, reports/ and the manifest of a finished run; return its source.
+
+    A `good` net tells dark from bright and so judges every casting right; the others judge each
+    one wrong.
+    """
+    model, evaluation = folder / "models" / model_name, folder / "evaluation" / model_name
+    spec = NetSpec(model_name, CLASSES, 32, 0.5, 0.25, "scratch", None, "full", profile)
+    save_net(model, _brightness_net(model_name, good, seed), spec)
+    write_json(
+        evaluation / "decision.json",
+        {"threshold": threshold, "positive": "defect", "overkill_weight": 0.2},
+    )
+    write_json(evaluation / "metrics.json", {"test": {"balanced_accuracy": 1.0, "escapes": 0}})
+    write_manifest(folder / "manifest" / "split.csv", rows)
+    write_text(folder / "history" / f"{model_name}.csv", "epoch,train_loss\n0,0.5\n1,0.25\n")
+    write_json(
+        folder / "reports" / "selection.json",
+        {"winner": model_name, "eligible": True, "reason": "fewest escapes", "rows": []},
+    )
+    write_text(folder / "dvc.lock", json.dumps({"schema": "2.0", "seed": seed}))
+    return Source(model_name, profile, DATA_MD5, f"params-{profile}", "c" * 40, "d" * 32, "run-1")
+
+
+def _brightness_net(model_name: str, good: bool, seed: int) -> torch.nn.Module:
+    """A real net of the zoo whose weights make P(defect) fall (or rise) with brightness."""
+    torch.manual_seed(seed)
+    net = zoo.build(model_name, 32, 2).eval()
+    head = [module for module in net.modules() if isinstance(module, torch.nn.Linear)][-1]
+    with torch.inference_mode():
+        bright, dark = (_features(net, head, torch.full((1, 3, 32, 32), v)) for v in (0.9, -1.1))
+    direction = (dark - bright) / (dark - bright).norm() ** 2
+    middle = direction @ (dark + bright) / 2
+    sign = 8.0 if good else -8.0
+    with torch.no_grad():
+        head.weight.copy_(torch.stack([-sign * direction, sign * direction]))
+        head.bias.copy_(torch.stack([sign * middle, -sign * middle]))
+    return net
+
+
+def _features(net: torch.nn.Module, head: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    seen: list[torch.Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0].clone()))
+    net(images)
+    hook.remove()
+    return seen[0]

@@ -1,0 +1,72 @@
+"""What may be forgotten: old workspaces, tags, checkpoints and cache objects."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from filelock import FileLock
+
+from zdm_ml.pipeline.commands import dvc, git
+from zdm_ml.pipeline.workspace import remove_worktree, run_tag
+from zdm_ml.settings import Settings, make_home
+
+CHECKPOINT_DAYS = 7
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was removed."""
+
+    runs: int
+    checkpoints: int
+    cache_summary: str
+
+
+def collect(settings: Settings, *, keep: int, needed: Collection[str]) -> Collected:
+    """Forget all but the latest `keep` runs and those in `needed` (runs of registered versions).
+
+    Cache objects go only when no commit of any branch or kept tag names them: data versions are
+    commits of a branch, so none of them loses a byte.
+    """
+    home = make_home(settings.home)
+    with FileLock(home / "locks" / "data.lock"):
+        runs = _forget_runs(settings, keep=keep, needed=needed)
+        checkpoints = _forget_checkpoints(settings)
+        printed = dvc(settings.root, "gc", "--workspace", "--all-commits", "--force")
+        dvc(settings.root, "gc", "--workspace", "--all-commits", "--force", "--cloud")
+    return Collected(runs, checkpoints, printed.strip().splitlines()[-1] if printed.strip() else "")
+
+
+def _forget_runs(settings: Settings, *, keep: int, needed: Collection[str]) -> int:
+    tags = git(settings.root, "tag", "--list", "run/*", "--sort=-creatordate").splitlines()
+    tagged = [tag.removeprefix("run/") for tag in tags]
+    folders = settings.home / "runs"
+    workspaces = sorted(
+        (path for path in folders.glob("*") if path.is_dir()),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+    kept = {*tagged[:keep], *needed, *(path.name for path in workspaces[:keep])}
+    for path in workspaces:
+        if path.name not in kept or (path.name in needed and path.name not in tagged[:keep]):
+            remove_worktree(settings, path)
+    old = [name for name in tagged if name not in kept]
+    if old:
+        git(settings.root, "tag", "--delete", *(run_tag(name) for name in old))
+    gone = {path.name for path in workspaces if path.name not in kept}
+    return len({*old, *gone})
+
+
+def _forget_checkpoints(settings: Settings) -> int:
+    limit = time.time() - CHECKPOINT_DAYS * 86400
+    old = [
+        folder
+        for folder in (settings.home / "checkpoints").glob("*")
+        if folder.stat().st_mtime < limit
+    ]
+    for folder in old:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(old)

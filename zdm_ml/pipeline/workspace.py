@@ -1,0 +1,136 @@
+"""Run workspaces: a git worktree at a pinned commit plus a pinned data version."""
+
+from __future__ import annotations
+
+import configparser
+import io
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from zdm_ml.errors import PipelineError
+from zdm_ml.files import write_text
+from zdm_ml.pipeline.commands import dvc, git, git_as_product, head_commit, tag_exists
+from zdm_ml.settings import Settings
+
+LOCAL_REMOTE = "local"
+
+
+def safe_run_id(text: str) -> str:
+    """Turn an orchestrator's run id into one that can name a folder and a git tag."""
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+    if not cleaned:
+        raise PipelineError(f"run id {text!r} holds no letter or digit")
+    return re.sub(r"\.{2,}", ".", cleaned)[:120].removesuffix(".lock")
+
+
+def run_tag(run_id: str) -> str:
+    """Return the git tag that keeps a run's parameters and lock."""
+    return f"run/{run_id}"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of one run, `.zdm/runs/<run_id>`."""
+
+    run_id: str
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """The file with what `plan` decided."""
+        return self.path / ".zdm-run.json"
+
+
+def workspace_of(settings: Settings, run_id: str) -> Workspace:
+    """Return the workspace of a run, whether it exists or not."""
+    safe = safe_run_id(run_id)
+    return Workspace(safe, settings.home / "runs" / safe)
+
+
+def existing_workspace(settings: Settings, run_id: str) -> Workspace:
+    """Return a planned run's workspace; without one, `PipelineError`."""
+    workspace = workspace_of(settings, run_id)
+    if not workspace.record.is_file():
+        raise PipelineError(
+            f"run {workspace.run_id} has no workspace at {workspace.path}",
+            hint=f"`git tag -l 'run/*'` lists kept runs; `zdm workspace plan --run-id {workspace.run_id}` makes one",
+        )
+    return workspace
+
+
+def add_worktree(settings: Settings, path: Path, commit: str | None = None) -> None:
+    """Check out a commit at `path`, detached, with this checkout's DVC cache and remote."""
+    if path.exists():
+        remove_worktree(settings, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    commit = commit or head_commit(settings.root)
+    git(settings.root, "worktree", "add", "--quiet", "--force", "--detach", str(path), commit)
+    write_local_config(settings, path)
+
+
+def remove_worktree(settings: Settings, path: Path) -> None:
+    """Remove a worktree and what git remembers of it."""
+    shutil.rmtree(path, ignore_errors=True)
+    git(settings.root, "worktree", "prune")
+
+
+def write_local_config(settings: Settings, path: Path) -> None:
+    """Give a worktree the checkout's own local DVC settings with absolute cache and remote.
+
+    DVC resolves relative paths from the worktree, which would start an empty cache there.
+    """
+    main = settings.home.parent if (settings.home.parent / ".dvc").is_dir() else settings.root
+    config = configparser.ConfigParser(interpolation=None)
+    shared = configparser.ConfigParser(interpolation=None)
+    config.read(main / ".dvc" / "config.local")
+    shared.read(main / ".dvc" / "config")
+    if not config.has_option("cache", "dir"):
+        _set(config, "cache", "dir", str(main / ".dvc" / "cache"))
+    section = f"'remote \"{LOCAL_REMOTE}\"'"
+    if shared.has_section(section) and not config.has_option(section, "url"):
+        _set(config, section, "url", str(settings.home / "remote"))
+    text = io.StringIO()
+    config.write(text)
+    write_text(path / ".dvc" / "config.local", text.getvalue())
+
+
+def _set(config: configparser.ConfigParser, section: str, key: str, value: str) -> None:
+    if not config.has_section(section):
+        config.add_section(section)
+    config.set(section, key, value)
+
+
+def publish(settings: Settings, workspace: Workspace) -> str:
+    """Push a run's outs, then commit and tag its parameters and lock; return the commit.
+
+    The tag comes last: where it exists, `git checkout` of it and `dvc checkout` give back every
+    byte. A run that is tagged already is left as it is.
+    """
+    tag = run_tag(workspace.run_id)
+    if tag_exists(settings.root, tag):
+        return git(settings.root, "rev-list", "-n", "1", tag)
+    check_lock(workspace.path)
+    dvc(workspace.path, "push", "--quiet")
+    files = ["params.yaml", "dvc.lock", "data/castings.dvc", "failures"]
+    git(workspace.path, "add", "--force", *files)
+    message = f"Run {workspace.run_id}"
+    git_as_product(workspace.path, "commit", "--quiet", "--allow-empty", "-m", message)
+    commit = head_commit(workspace.path)
+    git(settings.root, "tag", tag, commit)
+    return commit
+
+
+def check_lock(path: Path) -> None:
+    """Refuse a `dvc.lock` that was cut short: DVC would take what is left for the whole."""
+    lock = path / "dvc.lock"
+    try:
+        content = yaml.safe_load(lock.read_text())
+        complete = all({"cmd", "outs"} <= set(stage) for stage in content["stages"].values())
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise PipelineError(f"{lock} is missing or damaged", hint="rerun the stages") from error
+    if not complete:
+        raise PipelineError(f"{lock} holds incomplete stages", hint="rerun the stages")

@@ -1,0 +1,126 @@
+"""Where things live and which ports are used: read from the environment, in one place."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from zdm_ml.errors import ConfigError
+
+HOST = "127.0.0.1"
+REGISTERED_MODEL = "casting-inspector"
+EXPERIMENT = "casting-retraining"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`root` is the checkout, `home` the state folder (`.zdm/` of the main checkout)."""
+
+    root: Path
+    home: Path
+    airflow_port: int
+    mlflow_port: int
+    inference_port: int
+    mlflow_uri: str
+    store_url: str
+    weights_dir: Path | None
+    schedule: str
+    gpu_slots: int
+    run_id: str | None
+
+    @property
+    def airflow_url(self) -> str:
+        """Base URL of Airflow's API server and UI."""
+        return f"http://{HOST}:{self.airflow_port}"
+
+    @property
+    def inference_url(self) -> str:
+        """Base URL of the inference server."""
+        return f"http://{HOST}:{self.inference_port}"
+
+
+def load_settings(environ: Mapping[str, str] | None = None, root: Path | None = None) -> Settings:
+    """Read the settings: the environment first, then the ports of the stack, then defaults.
+
+    Variables: ZDM_ROOT, ZDM_HOME, ZDM_AIRFLOW_PORT, ZDM_MLFLOW_PORT, ZDM_INFERENCE_PORT,
+    MLFLOW_TRACKING_URI, ZDM_STORE_URL, ZDM_WEIGHTS_DIR, ZDM_SCHEDULE, ZDM_GPU_SLOTS, ZDM_RUN_ID.
+    """
+    env = os.environ if environ is None else environ
+    root = (root or Path(env.get("ZDM_ROOT") or _find_root(Path.cwd()))).resolve()
+    home = Path(env.get("ZDM_HOME") or _main_checkout(root) / ".zdm").resolve()
+    env = {**_stack_ports(home), **env}
+    mlflow_port = _number(env, "ZDM_MLFLOW_PORT", 5000)
+    weights_dir = env.get("ZDM_WEIGHTS_DIR")
+    return Settings(
+        root=root,
+        home=home,
+        airflow_port=_number(env, "ZDM_AIRFLOW_PORT", 8080),
+        mlflow_port=mlflow_port,
+        inference_port=_number(env, "ZDM_INFERENCE_PORT", 8000),
+        mlflow_uri=env.get("MLFLOW_TRACKING_URI") or f"http://{HOST}:{mlflow_port}",
+        store_url=env.get("ZDM_STORE_URL") or f"sqlite:///{home / 'predictions.db'}",
+        weights_dir=Path(weights_dir) if weights_dir else None,
+        schedule=env.get("ZDM_SCHEDULE") or "0 3 * * 0",
+        gpu_slots=_number(env, "ZDM_GPU_SLOTS", 1),
+        run_id=env.get("ZDM_RUN_ID") or None,
+    )
+
+
+def make_home(home: Path) -> Path:
+    """Create the state folder, readable by its owner alone, and prove that it can be written."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o700)
+        probe = home / ".probe"
+        probe.write_bytes(b"\0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"state folder {home} cannot be written: {error.strerror}",
+            hint="free some space, correct its owner, or set ZDM_HOME to another folder",
+        ) from error
+    return home
+
+
+def _number(env: Mapping[str, str], key: str, default: int) -> int:
+    text = env.get(key) or str(default)
+    if not text.isdigit():
+        raise ConfigError(f"{key}={text!r} is not a whole number", hint=f"unset {key} or correct it")
+    return int(text)
+
+
+def _stack_ports(home: Path) -> dict[str, str]:
+    """Return the ports that `zdm up` chose last, so that a second shell finds the same servers."""
+    try:
+        ports: dict[str, int] = json.loads((home / "stack.json").read_text())["ports"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {f"ZDM_{name.upper()}_PORT": str(port) for name, port in ports.items()}
+
+
+def _find_root(start: Path) -> Path:
+    for folder in (start, *start.parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
+            return folder
+    raise ConfigError(
+        f"{start} is not inside the project: no dvc.yaml and params.yaml above it",
+        hint="change into the checkout, or set ZDM_ROOT",
+    )
+
+
+def _main_checkout(root: Path) -> Path:
+    """Return the checkout that owns `root`'s git folder: `root` itself unless it is a worktree."""
+    if not (root / ".git").is_file():
+        return root
+    answer = subprocess.run(
+        ["git", "rev-parse", "--path-format=absolute", "--git-common-dir"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Path(answer.stdout.strip()).parent if answer.returncode == 0 else root
