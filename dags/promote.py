@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Param
@@ -11,25 +12,8 @@ from stage_operator import CommandOperator, retrying
 
 CHALLENGER = Asset("casting-inspector-challenger")
 
-DOC = """
-### Gate, promote, verify
 
-```
-asset casting-inspector-challenger, or by hand for any version
-      |
-    gate -> promote -> verify_live
-```
-
-The gate scores the version and the champion on the same images, now. Only when it holds does the
-alias `champion` move, as the last step; the old champion becomes `previous`. A version that is not
-better leaves the run green and the champion where it was, with the figures in the log.
-`verify_live` asks the inference server which version answers.
-"""
-
-
-def chosen_version(
-    params: Mapping[str, Any], events: Mapping[Asset, list[Any]] | None
-) -> str:
+def chosen_version(params: Mapping[str, Any], events: Mapping[Asset, list[Any]] | None) -> str:
     """Return the version from the form, else from the newest asset event, else nothing."""
     if params.get("version") is not None:
         return str(params["version"])
@@ -40,7 +24,7 @@ def chosen_version(
 with DAG(
     dag_id="promote",
     description="Gate a registered version and move the alias `champion` to it",
-    doc_md=DOC,
+    doc_md=Path(__file__).with_suffix(".md").read_text(),
     schedule=[CHALLENGER],
     catchup=False,
     is_paused_upon_creation=False,

@@ -7,14 +7,7 @@ from pathlib import Path
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, TaskGroup
-from stage_operator import (
-    RUN_ID,
-    PlanOperator,
-    RegisterOperator,
-    StageOperator,
-    retrying,
-    task_id,
-)
+from stage_operator import RUN_ID, PlanOperator, RegisterOperator, StageOperator, retrying, task_id
 
 from zdm_ml.params import load_params
 from zdm_ml.pipeline.dvcfile import read_pipeline
@@ -24,23 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = load_settings(root=ROOT)
 PIPELINE = read_pipeline(ROOT)
 MODELS = list(PIPELINE.items)
-
-DOC = """
-### Retrain, compare, register
-
-```
-plan -> audit -> split -> train.<model> -> evaluate.<model> -> select -> publish -> register
-                               |                                 ^                     |
-                               +------------> latency -----------+      asset casting-inspector-challenger
-                                                                                       |
-                                                                                 DAG promote
-```
-
-`plan` pins the code and the data version and asks once what is stale; every other stage is skipped
-without being started. One failed model does not stop the others: `select` reads its failure record.
-`publish` keeps the bytes behind the run as tag `run/<id>`; only then `register` may add a version.
-Same data, code and parameters: nothing is trained and nothing is registered.
-"""
 
 FORM = {
     "profile": Param(
@@ -74,7 +50,7 @@ FORM = {
 with DAG(
     dag_id="retrain",
     description="Retrain, compare and register casting inspection models",
-    doc_md=DOC,
+    doc_md=Path(__file__).with_suffix(".md").read_text(),
     schedule=AssetOrTimeSchedule(
         # No start date and a zero window: a fresh stack has no past schedule to catch up with.
         timetable=CronTriggerTimetable(
@@ -105,7 +81,9 @@ with DAG(
         execution_timeout=timedelta(minutes=30),
         **retrying(1),
     )
-    groups = {name: TaskGroup(name) for name in sorted({s.group for s in PIPELINE.stages if s.item})}
+    groups = {
+        name: TaskGroup(name) for name in sorted({s.group for s in PIPELINE.stages if s.item})
+    }
     tasks = {
         stage.name: StageOperator(
             stage=stage,
@@ -121,7 +99,7 @@ with DAG(
         trigger_rule="none_failed",
         do_xcom_push=False,
         execution_timeout=timedelta(hours=1),
-        **retrying(3),
+        **retrying(2),
     )
     for stage in PIPELINE.stages:
         tasks[stage.name].set_upstream([tasks[name] for name in stage.upstream] or [plan])
@@ -132,6 +110,6 @@ with DAG(
         command=f"zdm register --run-id {RUN_ID} --json",
         asset=Asset("casting-inspector-challenger"),
         execution_timeout=timedelta(hours=1),
-        **retrying(3),
+        **retrying(2),
     )
     publish.set_downstream(register)

@@ -11,12 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.bash import BashOperator
-from airflow.sdk import Asset, Context, TriggerRule
-from airflow.sdk.exceptions import (
-    AirflowFailException,
-    AirflowSkipException,
-    DownstreamTasksSkipped,
-)
+from airflow.sdk import Asset, Context, TriggerRule, exceptions
 
 from zdm_ml.pipeline.dvcfile import Stage
 
@@ -45,13 +40,8 @@ class CommandOperator(BashOperator):
     def __init__(self, *, command: str, env: Mapping[str, str] | None = None, **kwargs: Any):
         # BashOperator mixes stderr into its output: the result is printed after all of it.
         script = f"result=$({command}) || exit\nprintf '%s\\n' \"${{result##*$'\\n'}}\""
-        super().__init__(
-            bash_command=script,
-            env=dict(env or {}),
-            append_env=True,
-            output_processor=json.loads,
-            **kwargs,
-        )
+        options = {"append_env": True, "output_processor": json.loads, **kwargs}
+        super().__init__(bash_command=script, env=dict(env or {}), **options)
 
     def execute(self, context: Context) -> Any:
         result = super().execute(context)
@@ -73,7 +63,7 @@ class PlanOperator(CommandOperator):
         current = [task for stage, task in self.stages.items() if stage not in plan["stale"]]
         if current:
             self.log.info("nothing to do for %d of %d stages", len(current), len(self.stages))
-            raise DownstreamTasksSkipped(tasks=current)
+            raise exceptions.DownstreamTasksSkipped(tasks=current)
         return plan
 
 
@@ -85,8 +75,7 @@ class StageOperator(BashOperator):
         slots = meta.get("pool_slots", 1)
         super().__init__(
             # exec: the command's parent is then the task itself, with which it must die.
-            bash_command=f"exec zdm workspace stage --run-id {RUN_ID} --try {{{{ ti.try_number }}}}"
-            f" --tries {{{{ ti.max_tries + 1 }}}} '{stage.name}'",
+            bash_command=f"exec zdm workspace stage --run-id {RUN_ID} '{stage.name}'",
             pool=meta.get("pool", "default_pool"),
             pool_slots=gpu_slots if slots == "all" else slots,
             execution_timeout=timedelta(minutes=meta.get("timeout_minutes", 60)),
@@ -99,18 +88,16 @@ class StageOperator(BashOperator):
         self.stage = stage.name
 
     def execute(self, context: Context) -> Any:
+        if self.trigger_rule == TriggerRule.ALL_DONE and self._all_upstream_failed(context):
+            raise exceptions.AirflowFailException("every stage before this one failed")
         plan = context["ti"].xcom_pull(task_ids="plan", key=RESULT)
         if self.stage not in plan["stale"]:
-            raise AirflowSkipException(f"{self.stage} is current or not part of this run")
-        if self.trigger_rule == TriggerRule.ALL_DONE and self._all_upstream_failed(context):
-            raise AirflowFailException("every stage before this one failed: nothing to work on")
+            raise exceptions.AirflowSkipException(f"{self.stage} is current or deselected")
         return super().execute(context)
 
     def _all_upstream_failed(self, context: Context) -> bool:
-        run = context["ti"].run_id
-        states = context["ti"].get_task_states(
-            dag_id=self.dag_id, task_ids=sorted(self.upstream_task_ids), run_ids=[run]
-        )
+        ti, run, above = context["ti"], context["ti"].run_id, sorted(self.upstream_task_ids)
+        states = ti.get_task_states(dag_id=self.dag_id, task_ids=above, run_ids=[run])
         return set(states.get(run, {}).values()) <= {"failed", "upstream_failed"}
 
 
@@ -123,7 +110,9 @@ class RegisterOperator(CommandOperator):
 
     def execute(self, context: Context) -> Any:
         result = super().execute(context)
-        if result["decision"] != "registered":
-            raise AirflowSkipException(f"no new version: {result.get('reason', '')}")
+        # A first try may have registered the version and died before it could say so.
+        retried = context["ti"].try_number > 1 and result.get("alias") == "challenger"
+        if result["decision"] != "registered" and not retried:
+            raise exceptions.AirflowSkipException(f"no new version: {result.get('reason', '')}")
         context["outlet_events"][self.asset].extra = {"version": result["version"]}
         return result

@@ -31,9 +31,7 @@ def make_castings(folder: Path, seed: int = 0) -> list[Row]:
     ]
 
 
-def _image(
-    folder: Path, name: str, label: Any, split: Any, rng: np.random.Generator
-) -> Row:
+def _image(folder: Path, name: str, label: Any, split: Any, rng: np.random.Generator) -> Row:
     level = 60 if label == "defect" else 180
     pixels = np.clip(rng.normal(level, 20, (48, 56)), 0, 255).astype(np.uint8)
     path = folder / name

@@ -1,4 +1,4 @@
-"""params.yaml as frozen dataclasses: an unknown, missing or ill-typed key is an error that names it."""
+"""params.yaml as frozen dataclasses: an unknown, missing or ill-typed key is named."""
 
 from __future__ import annotations
 
@@ -129,7 +129,9 @@ class Params:
         """Return the recipe of a model: the shared one with the model's own keys laid over it."""
         model = self.model(name)
         base, changes = (
-            (self.train.scratch, model.scratch) if scratch else (self.train.finetune, model.finetune)
+            (self.train.scratch, model.scratch)
+            if scratch
+            else (self.train.finetune, model.finetune)
         )
         unknown = set(changes) - {item.name for item in fields(Recipe)}
         if unknown:

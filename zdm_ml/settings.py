@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,9 @@ def make_home(home: Path) -> Path:
 def _number(env: Mapping[str, str], key: str, default: int) -> int:
     text = env.get(key) or str(default)
     if not text.isdigit():
-        raise ConfigError(f"{key}={text!r} is not a whole number", hint=f"unset {key} or correct it")
+        raise ConfigError(
+            f"{key}={text!r} is not a whole number", hint=f"unset {key} or correct it"
+        )
     return int(text)
 
 
@@ -114,13 +115,8 @@ def _find_root(start: Path) -> Path:
 
 def _main_checkout(root: Path) -> Path:
     """Return the checkout that owns `root`'s git folder: `root` itself unless it is a worktree."""
-    if not (root / ".git").is_file():
+    pointer = root / ".git"
+    if not pointer.is_file():
         return root
-    answer = subprocess.run(
-        ["git", "rev-parse", "--path-format=absolute", "--git-common-dir"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return Path(answer.stdout.strip()).parent if answer.returncode == 0 else root
+    git_dir = Path(pointer.read_text().removeprefix("gitdir:").strip())
+    return git_dir.parents[2] if git_dir.parent.name == "worktrees" else root

@@ -13,7 +13,7 @@ from rich.logging import RichHandler
 
 from zdm_ml.errors import ZdmError
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 app = typer.Typer(
     name="zdm",
@@ -33,7 +33,9 @@ def options(
     """Set up logging for whichever command follows."""
     _state["debug"] = debug
     level = logging.DEBUG if debug else logging.INFO
-    handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
+    handler: logging.Handler = logging.StreamHandler()
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("zdm_ml").setLevel(level)
 

@@ -37,14 +37,15 @@ def import_source(
     settings: Settings, source: str, *, parts: int = 60, views: int = 10, seed: int = 0
 ) -> dict[str, object]:
     """Import a source, report on stderr, and return what `--json` prints."""
-    from zdm_ml.data.archive import OFFICIAL_MD5
+    from zdm_ml.data.identity import OFFICIAL_MD5
     from zdm_ml.data.versions import import_data
     from zdm_ml.params import load_params
 
     max_pixels = load_params(settings.root / "params.yaml").audit.max_pixels
-    with tempfile.TemporaryDirectory(prefix="zdm-import-") as scratch, Progress(
-        console=console, transient=True
-    ) as bar:
+    with (
+        tempfile.TemporaryDirectory(prefix="zdm-import-") as scratch,
+        Progress(console=console, transient=True) as bar,
+    ):
         task = bar.add_task("verifying images", total=None)
         folder = _obtain(source, Path(scratch), parts=parts, views=views, seed=seed)
         imported = import_data(

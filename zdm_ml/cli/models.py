@@ -6,6 +6,7 @@ import os
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +28,10 @@ def models(
     if as_json:
         emit(rows)
         return
-    table = Table("name", "family", "parameters", "trainable", "input", "weights", "licence")
+    table = Table("name", "family", box=SIMPLE)
+    for heading in ("parameters", "trainable", "input"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("weights", no_wrap=True)
     for row in rows:
         table.add_row(
             row["name"],
@@ -36,9 +40,12 @@ def models(
             f"{row['trainable']:,}",
             f"{row['input_size']} px",
             row["weights"],
-            row["licence"],
         )
-    Console().print(table)
+    plain = Console(width=120, highlight=False)
+    plain.print(table)
+    for licence in dict.fromkeys(row["licence"] for row in rows):
+        names = ", ".join(row["name"] for row in rows if row["licence"] == licence)
+        plain.print(f"{names}: {licence}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -11,7 +11,9 @@ import typer
 from zdm_ml.cli.app import app, console, emit
 from zdm_ml.settings import load_settings
 
-workspace_app = typer.Typer(help="Run workspaces: plan, run one stage, publish.", no_args_is_help=True)
+workspace_app = typer.Typer(
+    help="Run workspaces: plan, run one stage, publish.", no_args_is_help=True
+)
 app.add_typer(workspace_app, name="workspace")
 
 RunId = Annotated[str, typer.Option("--run-id", help="The run, as the orchestrator names it.")]
@@ -77,9 +79,19 @@ def gc(
     keep: Annotated[int, typer.Option(min=1, help="How many of the latest runs stay.")] = 5,
 ) -> None:
     """Remove old workspaces, tags, checkpoints and cache objects that nothing needs."""
+    from zdm_ml.errors import RegistryError
     from zdm_ml.pipeline.retention import collect
+    from zdm_ml.registry.versions import registered_runs
 
-    removed = collect(load_settings(), keep=keep)
+    settings = load_settings()
+    try:
+        needed = registered_runs(settings.mlflow_uri)
+    except RegistryError as error:
+        raise RegistryError(
+            "which runs the registered versions need is not known while MLflow does not answer",
+            hint="`zdm up`, then `zdm gc` again; nothing was removed",
+        ) from error
+    removed = collect(settings, keep=keep, needed=needed)
     console.print(
         f"removed {removed.runs} runs, {removed.checkpoints} checkpoints; "
         f"DVC cache: {removed.cache_summary}",

@@ -84,10 +84,10 @@ def _row(path: Path, line: int, record: dict[str, str]) -> Row:
         return Row(
             path=record["path"],
             sha256=record["sha256"],
-            label=label,  # type: ignore[arg-type] (checked above)
+            label=label,  # type: ignore[arg-type]  # checked above
             part=record["part"],
             shipped_split=record["shipped_split"],
-            split=split,  # type: ignore[arg-type] (checked above)
+            split=split,  # type: ignore[arg-type]  # checked above
             fold=int(record["fold"]),
             width=int(record["width"]),
             height=int(record["height"]),

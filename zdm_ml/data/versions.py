@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from zdm_ml.data.archive import Staged, stage_source
 from zdm_ml.data.identity import dvc_folder_hash
+from zdm_ml.data.manifest import CLASSES
 from zdm_ml.errors import DataError, PipelineError
 from zdm_ml.files import write_json, write_text
 from zdm_ml.pipeline.commands import dvc, git, git_as_product, head_commit
@@ -57,7 +58,9 @@ def resolve(root: Path, wanted: str = "latest") -> DataVersion:
     """Return a version by `latest`, commit (or its beginning) or DVC hash."""
     known = versions(root)
     if not known:
-        raise DataError("no data version yet", hint="zdm data import <zip | folder | kaggle | synthetic>")
+        raise DataError(
+            "no data version yet", hint="zdm data import <zip | folder | kaggle | synthetic>"
+        )
     if wanted == "latest":
         return known[0]
     for version in known:
@@ -123,7 +126,9 @@ def _commit_staged(settings: Settings, work: Path, staged: Staged) -> Imported:
             hint="check the disk for space and errors, then import again",
         )
     dvc(tree, "push", "--quiet", POINTER)
-    version = _commit_pointer(settings.root, pointer, md5, staged, known[0].commit if known else None)
+    version = _commit_pointer(
+        settings.root, pointer, md5, staged, known[0].commit if known else None
+    )
     place(settings, target, md5)
     return Imported(staged, version, changed=True)
 
@@ -134,7 +139,11 @@ def _commit_pointer(
     blob = git(root, "hash-object", "-w", "--stdin", stdin=pointer.decode())
     data = git(root, "mktree", stdin=f"100644 blob {blob}\tcastings.dvc\n")
     tree = git(root, "mktree", stdin=f"040000 tree {data}\tdata\n")
-    message = f"{staged.images} images ({staged.summary}), {md5}"
+    classes = {
+        label: sum(counts[label] for counts in staged.per_split.values()) for label in CLASSES
+    }
+    shares = ", ".join(f"{count} {label}" for label, count in classes.items())
+    message = f"{staged.images} images ({shares}), {md5}"
     parents = ("-p", parent) if parent else ()
     commit = git_as_product(root, "commit-tree", tree, *parents, "-m", message)
     git(root, "update-ref", f"refs/heads/{BRANCH}", commit, parent or "0" * 40)
@@ -156,7 +165,7 @@ def place(settings: Settings, folder: Path, md5: str) -> None:
 
 
 def materialise(settings: Settings, md5: str) -> Path:
-    """Return a folder that holds exactly the images of a data version, from DVC's cache or remote."""
+    """Return a folder that holds exactly the images of a data version."""
     folder = settings.home / "data" / md5.removesuffix(".dir")
     with FileLock(make_home(settings.home) / "locks" / "materialise.lock"):
         if not folder.is_dir():

@@ -61,7 +61,9 @@ def dvc_json(root: Path, *arguments: str) -> Any:
     try:
         return json.loads(printed)
     except ValueError as error:
-        raise PipelineError(f"dvc {' '.join(arguments)} printed no JSON: {printed[:200]}") from error
+        raise PipelineError(
+            f"dvc {' '.join(arguments)} printed no JSON: {printed[:200]}"
+        ) from error
 
 
 def _run(

@@ -111,18 +111,22 @@ def _expand(
     items = params.get(section[1]) if section else None
     if not isinstance(items, dict) or not items:
         raise PipelineError(
-            f"dvc.yaml: stage {name!r}: foreach {body['foreach']!r} is not a section of params.yaml",
+            f"dvc.yaml: stage {name!r}: foreach {body['foreach']!r} is no section of params.yaml",
             hint="use `foreach: ${models}`",
         )
     for key, item in items.items():
         yield _stage(name, str(key), body["do"], {**variables, "key": key, "item": item})
 
 
-def _stage(group: str, item: str | None, body: Mapping[str, Any], scope: Mapping[str, Any]) -> Stage:
+def _stage(
+    group: str, item: str | None, body: Mapping[str, Any], scope: Mapping[str, Any]
+) -> Stage:
     name = f"{group}@{item}" if item else group
     unknown = set(body) - _KNOWN_KEYS
     if unknown:
-        raise PipelineError(f"dvc.yaml: stage {name!r}: {min(unknown)!r} is outside the subset read")
+        raise PipelineError(
+            f"dvc.yaml: stage {name!r}: {min(unknown)!r} is outside the subset read"
+        )
     if not isinstance(body.get("cmd"), str):
         raise PipelineError(f"dvc.yaml: stage {name!r}: cmd must be one line of text")
     outs = [
@@ -167,7 +171,8 @@ def _connect(stages: list[Stage]) -> Iterator[Stage]:
         upstream = tuple(
             other.name
             for other in stages
-            if other is not stage and any(_overlap(dep, out) for dep in stage.deps for out in other.outs)
+            if other is not stage
+            and any(_overlap(dep, out) for dep in stage.deps for out in other.outs)
         )
         yield Stage(**{**vars(stage), "upstream": upstream})
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from zdm_ml.files import write_json
@@ -71,8 +71,7 @@ def failure_record(workspace: Workspace, stage: Stage) -> Iterator[Callable[[str
 def _devices(settings: Settings, stage: Stage) -> Iterator[list[str]]:
     """Hold what the stage's pool stands for: GPUs where there are some, else the CPU's one slot."""
     if stage.airflow.get("pool") != DEVICE_POOL:
-        with nullcontext([]) as none:
-            yield none
+        yield []
         return
     everything = stage.airflow.get("pool_slots") == "all"
     devices = [str(index) for index in range(max(1, settings.gpu_slots))]

@@ -56,9 +56,7 @@ def transfer_trials(
 def _prepare(settings: Settings, path: Path, model: str, strategy: str, profile: str) -> None:
     add_worktree(settings, path)
     params = path / "params.yaml"
-    text = run_params(
-        params.read_text(), path, profile=profile, models=[model], transfer=strategy
-    )
+    text = run_params(params.read_text(), path, profile=profile, models=[model], transfer=strategy)
     write_text(params, text)
     checkout_data(settings, path, resolve(settings.root).commit)
 
@@ -72,7 +70,8 @@ def _reproduce(path: Path, stage: str, settings: Settings, environ: Mapping[str,
     done = subprocess.run(dvc_command("repro", stage), cwd=path, env=variables, check=False)
     if done.returncode != 0:
         raise PipelineError(
-            f"stage {stage} failed in {path}", hint="correct the cause and start the experiment again"
+            f"stage {stage} failed in {path}",
+            hint="correct the cause and start the experiment again",
         )
 
 

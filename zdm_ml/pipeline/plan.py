@@ -139,9 +139,7 @@ def _prepare_outs(
     return [name for name in every if name in stale]
 
 
-def stale_stages(
-    pipeline: Pipeline, status: dict[str, Any], locked: dict[str, Any]
-) -> set[str]:
+def stale_stages(pipeline: Pipeline, status: dict[str, Any], locked: dict[str, Any]) -> set[str]:
     """Return the stages whose outs in the lock no longer follow from code, data and parameters.
 
     `status` is `dvc status --json` of a workspace without outs. There every out reads "deleted",
@@ -173,9 +171,7 @@ def _is_change(entry: Any, pipeline: Pipeline, stage: Stage) -> bool:
 def _best_lock(settings: Settings, workspace: Workspace) -> dict[str, Any] | None:
     """Return the lock of the earlier run most like this one: same data and parameters first."""
     tags = git(settings.root, "tag", "--list", "run/*", "--sort=-creatordate").splitlines()
-    params, data = (
-        git(workspace.path, "hash-object", name) for name in ("params.yaml", POINTER)
-    )
+    params, data = (git(workspace.path, "hash-object", name) for name in ("params.yaml", POINTER))
     candidates: list[tuple[int, int, str]] = []
     for age, tag in enumerate(tags[:EARLIER_RUNS]):
         same_params = _blob(settings.root, tag, "params.yaml") == params

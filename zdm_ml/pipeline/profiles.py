@@ -60,9 +60,7 @@ def run_params(
     known = list(values["models"])
     unknown = [name for name in models if name not in known]
     if unknown:
-        raise ConfigError(
-            f"unknown model {unknown[0]!r}", hint=f"choose from {', '.join(known)}"
-        )
+        raise ConfigError(f"unknown model {unknown[0]!r}", hint=f"choose from {', '.join(known)}")
     if models:
         for name in known:
             if name not in models:

@@ -13,7 +13,7 @@ from typing import Any
 
 from zdm_ml.data.manifest import Row, read_manifest, write_manifest
 from zdm_ml.errors import PipelineError
-from zdm_ml.files import read_json, write_json, write_text
+from zdm_ml.files import write_json, write_text
 from zdm_ml.params import Params, load_params
 from zdm_ml.pipeline.dvcfile import read_pipeline
 from zdm_ml.settings import Settings
@@ -58,9 +58,7 @@ def audit(context: Context, progress: Callable[[int, int], None] | None = None) 
     """Decode every image and write the manifest and the audit's figures."""
     from zdm_ml.data.audit import audit_images
 
-    rows, report = audit_images(
-        context.paths["castings"], context.params.audit, progress=progress
-    )
+    rows, report = audit_images(context.paths["castings"], context.params.audit, progress=progress)
     write_manifest(context.paths["audit"], rows)
     write_json(context.paths["audit_report"], report)
     return report
@@ -77,31 +75,7 @@ def split(context: Context) -> dict[str, Any]:
     return report
 
 
-def evaluate(context: Context, name: str) -> dict[str, Any]:
-    """Score one model on val, calibration and test; choose its threshold on calibration."""
-    from zdm_ml.evaluation import metrics as measures
-    from zdm_ml.evaluation.scoring import score_rows
-    from zdm_ml.evaluation.thresholds import choose_threshold, decision
-    from zdm_ml.models.net import load_net
-    from zdm_ml.training.device import choose_device
-
-    params, out = context.params, context.paths["evaluation"] / name
-    loaded = load_net(context.paths["models"] / name, choose_device(params.train.device))
-    rows = context.rows("val", "calibration", "test")
-    scores = score_rows(
-        loaded, rows, context.paths["castings"],
-        batch_size=params.evaluate.batch_size, max_pixels=params.audit.max_pixels,
-    )
-    sides = {
-        side: measures.side(scores, rows, side) for side in ("val", "calibration", "test")
-    }
-    threshold = choose_threshold(*sides["calibration"], params.cost.overkill_weight)
-    test_scores, test_targets = sides["test"]
-    result = measures.metrics(test_scores, test_targets, threshold.value)
-    return result
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)

@@ -1,0 +1,170 @@
+"""The pipeline as DVC runs it, on a checkout of its own, with two small models."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from zdm_ml.files import write_text
+from zdm_ml.pipeline.dvcfile import read_pipeline
+from zdm_ml.pipeline.profiles import run_params
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Desk:
+    """A checkout and the commands that a person types in it."""
+
+    root: Path
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("ZDM_")}
+        environ["PATH"] = f"{BIN}{os.pathsep}{environ['PATH']}"
+        done = subprocess.run(
+            command, cwd=self.root, env=environ, capture_output=True, text=True, check=False
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def ran(self) -> list[str]:
+        """Run `dvc repro` and return the stages that it ran."""
+        done = self.run("dvc", "repro")
+        return re.findall(r"Running stage '([^']+)'", done.stdout + done.stderr)
+
+    def set_params(self, pattern: str, replacement: str) -> None:
+        path = self.root / "params.yaml"
+        text, count = re.subn(pattern, replacement, path.read_text())
+        assert count == 1
+        write_text(path, text)
+
+
+@pytest.fixture(scope="module")
+def desk(make_checkout: Callable[[], Path], castings_source: Path) -> Desk:
+    """A checkout with castings and params for two models under profile smoke, all stages run."""
+    root = make_checkout()
+    desk = Desk(root)
+    params = root / "params.yaml"
+    write_text(
+        params, run_params(params.read_text(), root, profile="smoke", models=["luna", "resnet18"])
+    )
+    imported = desk.run("zdm", "data", "import", str(castings_source), "--json")
+    assert json.loads(imported.stdout.splitlines()[-1])["changed"] is True
+    desk.run("dvc", "repro")
+    return desk
+
+
+def test_the_rendered_edges_are_those_of_dvc_dag(make_checkout: Callable[[], Path]) -> None:
+    desk = Desk(make_checkout())
+
+    dot = desk.run("dvc", "dag", "--dot").stdout
+
+    # dvc draws an arrow from what is read to what reads it.
+    drawn = set(re.findall(r'"([^"]+)" -> "([^"]+)"', dot))
+    rendered = {
+        (upstream, stage.name)
+        for stage in read_pipeline(desk.root).stages
+        for upstream in stage.upstream
+    }
+    assert drawn == rendered
+
+
+def test_a_second_repro_runs_nothing(desk: Desk) -> None:
+    assert desk.ran() == []
+
+
+def test_one_models_parameters_rerun_that_model_and_the_comparison(desk: Desk) -> None:
+    desk.set_params(r"(luna: \{input_size: )64", r"\g<1>80")
+
+    ran = desk.ran()
+
+    assert sorted(ran) == ["evaluate@luna", "latency", "select", "train@luna"]
+
+
+def test_importing_the_same_castings_again_changes_nothing(
+    desk: Desk, castings_source: Path
+) -> None:
+    done = desk.run("zdm", "data", "import", str(castings_source), "--json")
+
+    assert json.loads(done.stdout.splitlines()[-1])["changed"] is False
+    assert len(desk.run("zdm", "data", "log").stdout.splitlines()) == 1
+
+
+def test_metrics_and_plots_can_be_shown(desk: Desk) -> None:
+    metrics = json.loads(desk.run("dvc", "metrics", "show", "--json").stdout)
+    desk.run("dvc", "plots", "show", "--out", str(desk.root / "plots"))
+
+    assert "evaluation/luna/metrics.json" in metrics[""]["data"]
+    assert "ROC of luna" in (desk.root / "plots" / "index.html").read_text()
+
+
+def test_an_import_leaves_the_users_branch_alone(desk: Desk) -> None:
+    status = desk.run("git", "status", "--porcelain").stdout.splitlines()
+
+    assert sorted(line[3:] for line in status) == ["dvc.lock", "params.yaml"]
+
+
+def test_a_failing_stage_says_how_to_go_on(desk: Desk) -> None:
+    before = (desk.root / "params.yaml").read_text()
+    desk.set_params(r"device: auto", "device: tpu")
+
+    done = desk.run("dvc", "repro", check=False)
+
+    write_text(desk.root / "params.yaml", before)
+    assert done.returncode != 0
+    assert "train.device" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_run_elsewhere_disturbs_neither_checkout_nor_run(desk: Desk) -> None:
+    """A run's workspace is planned from the commit; the checkout keeps its own files and lock."""
+    desk.run("git", "add", "--all")
+    desk.run("git", "commit", "--quiet", "-m", "desk")
+    lock = (desk.root / "dvc.lock").read_bytes()
+
+    plan = ["zdm", "workspace", "plan", "--run-id", "r1", "--profile", "smoke", "--models", "luna"]
+    record = json.loads(desk.run(*plan).stdout.splitlines()[-1])
+    for stage in record["stale"]:
+        desk.run("zdm", "workspace", "stage", "--run-id", "r1", stage)
+    desk.run("zdm", "workspace", "publish", "--run-id", "r1")
+
+    assert (desk.root / "dvc.lock").read_bytes() == lock
+    assert desk.run("git", "status", "--porcelain").stdout == ""
+    assert desk.run("git", "tag", "--list", "run/*").stdout.strip() == "run/r1"
+
+
+def test_the_same_run_again_has_nothing_stale(desk: Desk) -> None:
+    plan = ["zdm", "workspace", "plan", "--profile", "smoke", "--models", "luna"]
+
+    again = json.loads(desk.run(*plan, "--run-id", "r2").stdout.splitlines()[-1])
+    forced = json.loads(
+        desk.run(*plan, "--run-id", "r3", "--force", "true").stdout.splitlines()[-1]
+    )
+
+    assert again["stale"] == []
+    assert forced["stale"] == forced["stages"]
+
+
+def test_a_published_run_comes_back_byte_by_byte(desk: Desk, tmp_path: Path) -> None:
+    weights = next((desk.root / ".zdm" / "runs" / "r1" / "models").rglob("weights.safetensors"))
+    kept = weights.read_bytes()
+
+    desk.run("git", "clone", "--quiet", str(desk.root), str(tmp_path / "clone"))
+    clone = Desk(tmp_path / "clone")
+    clone.run("git", "checkout", "--quiet", "run/r1")
+    clone.run(
+        "dvc", "remote", "modify", "--local", "local", "url", str(desk.root / ".zdm" / "remote")
+    )
+    clone.run("dvc", "pull", "--quiet")
+
+    assert (clone.root / "models" / "luna" / "weights.safetensors").read_bytes() == kept

@@ -1,0 +1,412 @@
+"""Register, gate, promote and roll back on a real MLflow server process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from mlflow_server import MlflowServer, free_port
+from registry_builders import DATA_MD5, make_castings, make_run
+
+from zdm_ml.errors import PackageError, RegistryError
+from zdm_ml.pipeline.plan import RunRecord
+from zdm_ml.registry import ledger
+from zdm_ml.registry.connection import connect
+from zdm_ml.registry.decision import Decision
+from zdm_ml.registry.finished import FinishedRun
+from zdm_ml.registry.promotion import gate, ledger_path, promote
+from zdm_ml.registry.registration import register_run
+from zdm_ml.registry.rollback import rollback, verify_live
+from zdm_ml.registry.versions import by_alias, champion, download_package, registered_runs
+from zdm_ml.settings import EXPERIMENT, REGISTERED_MODEL, Settings, load_settings
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    running = MlflowServer(tmp_path_factory.mktemp("mlflow")).start()
+    yield running
+    running.kill()
+
+
+class Foundry:
+    """A project with castings, whose runs are made by hand, on one MLflow server."""
+
+    def __init__(self, folder: Path, project: Path, server: MlflowServer) -> None:
+        self.folder, self.server = folder, server
+        environ = {
+            "ZDM_ROOT": str(project),
+            "ZDM_HOME": str(folder / "home"),
+            "MLFLOW_TRACKING_URI": server.uri,
+            "ZDM_INFERENCE_PORT": str(free_port()),
+        }
+        self.settings: Settings = load_settings(environ)
+        self.rows = make_castings(folder / "castings")
+        self.runs = 0
+
+    def run(self, *, model_name: str = "luna", **options: Any) -> FinishedRun:
+        self.runs += 1
+        name = f"run-{self.runs}"
+        root = self.folder / name
+        source = make_run(
+            root, self.folder / "castings", self.rows, model_name=model_name, **options
+        )
+        record = RunRecord(
+            run_id=name, profile=source.profile, models=[model_name], data_md5=DATA_MD5,
+            data_version="v", git_commit=source.git_commit, params_hash=source.params_hash,
+            seed=0, force=False, note="", stages=[], stale=[], started="", workspace=str(root),
+        )  # fmt: skip
+        folders = ("models", "evaluation", "history")
+        paths = {key: root / key for key in folders} | {
+            "castings": self.folder / "castings",
+            "manifest": root / "manifest" / "split.csv",
+            "selection": root / "reports" / "selection.json",
+        }
+        return FinishedRun(record, root, paths)
+
+    def register(self, run: FinishedRun) -> Decision:
+        return register_run(self.settings, run, published=lambda _: True)
+
+    def promote(self, version: str = "challenger", **options: Any) -> Decision:
+        images = self.folder / "castings"
+        return promote(self.settings, version, images_for=lambda _: images, **options)
+
+    def alias(self, name: str) -> str | None:
+        found = by_alias(connect(self.server.uri), name)
+        return found.version if found else None
+
+
+@pytest.fixture
+def foundry(tmp_path: Path, project: Path, server: MlflowServer) -> Iterator[Foundry]:
+    yield Foundry(tmp_path, project, server)
+    _forget_everything(server)
+
+
+def _forget_everything(server: MlflowServer) -> None:
+    client = connect(server.uri)
+    for model in client.search_registered_models():
+        client.delete_registered_model(model.name)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        client.rename_experiment(experiment.experiment_id, f"gone-{experiment.experiment_id}")
+        client.delete_experiment(experiment.experiment_id)
+
+
+class Inference:
+    """What `GET /model` of the inference server answers, following the registry's champion."""
+
+    def __init__(self, port: int, version: Any) -> None:
+        def do_get(handler: BaseHTTPRequestHandler) -> None:
+            body = json.dumps({"name": "luna", "version": version()}).encode()
+            handler.send_response(200)
+            handler.end_headers()
+            handler.wfile.write(body)
+
+        members = {"do_GET": do_get, "log_message": lambda *_: None}
+        kind = type("Handler", (BaseHTTPRequestHandler,), members)
+        self.http = ThreadingHTTPServer(("127.0.0.1", port), kind)
+        self.thread = threading.Thread(target=self.http.serve_forever, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+def test_registration_makes_one_version_with_evidence(foundry: Foundry) -> None:
+    decision = foundry.register(foundry.run())
+
+    client = connect(foundry.server.uri)
+    version = client.get_model_version(REGISTERED_MODEL, decision.version)
+    run = client.get_run(version.run_id)
+    assert (decision.decision, decision.alias) == ("registered", "challenger")
+    assert foundry.alias("challenger") == decision.version
+    assert foundry.alias("champion") is None
+    assert "(demo)" in version.description
+    assert {"model_name", "profile", "data_md5", "git_commit", "dvc_lock_md5", "package_digest",
+            "trained_on_digest", "params_hash"} <= set(version.tags)  # fmt: skip
+    assert run.inputs.dataset_inputs[0].dataset.digest == DATA_MD5
+    assert run.data.tags["init"] == "scratch"
+    assert [m.value for m in client.get_metric_history(run.info.run_id, "train_loss")] == [
+        0.5,
+        0.25,
+    ]
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"history", "evaluation"}
+    assert client.get_run(run.data.tags["mlflow.parentRunId"]).info.status == "FINISHED"
+
+
+def test_the_same_package_is_never_registered_twice(foundry: Foundry) -> None:
+    first = foundry.register(foundry.run())
+    later = foundry.register(foundry.run(seed=1))
+
+    again = foundry.register(foundry.run())
+
+    assert (again.version, again.decision) == (first.version, "unchanged")
+    assert foundry.alias("challenger") == later.version
+    assert registered_runs(foundry.server.uri) == {"run-1", "run-2"}
+
+
+def test_two_parallel_registrations_give_one_version(foundry: Foundry) -> None:
+    run = foundry.run()
+    with ThreadPoolExecutor(2) as pool:
+        decisions = list(pool.map(foundry.register, [run, run]))
+
+    assert {d.version for d in decisions} == {"1"}
+    assert sorted(d.decision for d in decisions) == ["registered", "unchanged"]
+
+
+@pytest.mark.parametrize("lost", ["alias", "tags", "version"])
+def test_a_registration_cut_short_is_completed(foundry: Foundry, lost: str) -> None:
+    run = foundry.run()
+    version = foundry.register(run).version
+    client = connect(foundry.server.uri)
+    assert version is not None
+    client.delete_model_version_tag(REGISTERED_MODEL, version, "registration")
+    client.delete_registered_model_alias(REGISTERED_MODEL, "challenger")
+    if lost == "tags":
+        client.delete_model_version_tag(REGISTERED_MODEL, version, "package_digest")
+        client.delete_model_version_tag(REGISTERED_MODEL, version, "model_name")
+    if lost == "version":
+        client.delete_model_version(REGISTERED_MODEL, version)
+
+    repaired = foundry.register(run)
+
+    assert repaired.decision == "registered"
+    assert foundry.alias("challenger") == repaired.version
+    versions = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
+    assert [item.tags["model_name"] for item in versions] == ["luna"]
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert len(client.search_logged_models([experiment.experiment_id])) == 1
+
+
+def test_an_unpublished_run_is_not_registered(foundry: Foundry) -> None:
+    with pytest.raises(RegistryError, match="no tag run/run-1"):
+        register_run(foundry.settings, foundry.run(), published=lambda _: False)
+
+
+def test_an_ineligible_selection_is_not_registered(foundry: Foundry) -> None:
+    run = foundry.run()
+    selection = {"winner": None, "eligible": False, "reason": "2 of 8 models", "rows": []}
+    run.paths["selection"].write_text(json.dumps(selection))
+
+    decision = foundry.register(run)
+
+    assert (decision.decision, decision.version) == ("not_eligible", None)
+    assert "2 of 8 models" in decision.reason
+
+
+def test_a_better_challenger_becomes_champion_and_the_old_one_previous(foundry: Foundry) -> None:
+    first = foundry.register(foundry.run())
+    promoted = foundry.promote()
+    second = foundry.register(foundry.run(seed=1))
+
+    replaced = foundry.promote()
+    repeated = foundry.promote()
+
+    assert (promoted.decision, promoted.alias) == ("promoted", "champion")
+    assert replaced.decision == "promoted"
+    assert (foundry.alias("champion"), foundry.alias("previous")) == (second.version, first.version)
+    assert repeated.decision == "unchanged"
+    entries = ledger.read(ledger_path(foundry.settings))
+    assert [(e["action"], e["from"], e["to"]) for e in entries] == [
+        ("promote", None, "1"),
+        ("promote", "1", "2"),
+    ]
+
+
+def test_a_worse_challenger_leaves_the_champion_and_shows_figures(foundry: Foundry) -> None:
+    foundry.register(foundry.run())
+    foundry.promote()
+    worse = foundry.register(foundry.run(good=False))
+
+    seen = gate(foundry.settings, "2", images_for=lambda _: foundry.folder / "castings")
+    kept = foundry.promote()
+
+    states = {check.name: check.state for check in kept.checks}
+    assert (seen.decision, kept.decision, kept.version) == ("kept", "kept", worse.version)
+    assert foundry.alias("champion") == "1"
+    assert states["escapes"] == states["cost_per_image"] == "failed"
+    assert "escapes: 12, limit 0" in kept.reason
+
+
+def test_a_demo_never_replaces_a_full_model(foundry: Foundry) -> None:
+    foundry.register(foundry.run(profile="full"))
+    foundry.promote()
+    foundry.register(foundry.run(profile="quick"))
+
+    kept = foundry.promote()
+
+    assert kept.decision == "kept"
+    assert {c.name for c in kept.checks if c.state != "passed"} == {"profile"}
+    assert "luna (demo)" in kept.reason
+
+
+def test_castings_that_a_model_trained_on_are_no_evidence(foundry: Foundry) -> None:
+    foundry.register(foundry.run())
+    foundry.promote()
+    clean = foundry.rows
+    foundry.rows = [
+        replace(row, split="train") if row.split == "test" else replace(row, split="test")
+        if row.split == "train" else row
+        for row in clean
+    ]  # fmt: skip
+    foundry.register(foundry.run(seed=1))
+
+    kept = foundry.promote()
+
+    assert kept.decision == "kept"
+    broken = {c.name for c in kept.checks if c.state == "broken"}
+    assert {"castings_ok", "castings_defect"} <= broken
+    assert "broken evidence" in kept.reason
+
+
+def test_an_altered_package_is_not_promoted(foundry: Foundry) -> None:
+    version = foundry.register(foundry.run()).version
+    weights = list((foundry.server.folder / "artifacts").rglob("package/weights.safetensors"))
+    newest = max(weights, key=lambda path: path.stat().st_mtime)
+    content = bytearray(newest.read_bytes())
+    content[-1] ^= 1
+    newest.write_bytes(content)
+
+    kept = foundry.promote()
+
+    assert kept.decision == "kept"
+    assert [c.name for c in kept.checks if c.state == "broken"] == ["digests"]
+    with pytest.raises(PackageError, match="sha256"):
+        download_package(foundry.server.uri, str(version), foundry.folder / "copy")
+    assert not (foundry.folder / "copy").exists()
+
+
+def test_rollback_returns_to_previous_and_the_server_follows(foundry: Foundry) -> None:
+    for seed in (0, 1):
+        foundry.register(foundry.run(seed=seed))
+        foundry.promote()
+    inference = Inference(foundry.settings.inference_port, lambda: foundry.alias("champion"))
+
+    try:
+        back = rollback(foundry.settings, timeout=20)
+        repeated = rollback(foundry.settings, timeout=20)
+        live = verify_live(foundry.settings, timeout=20)
+    finally:
+        inference.close()
+
+    assert (back.decision, back.version, back.checks[-1].state) == ("rolled_back", "1", "passed")
+    assert (foundry.alias("champion"), foundry.alias("previous")) == ("1", "2")
+    assert (repeated.decision, repeated.version) == ("unchanged", "1")
+    assert live.decision == "live"
+    assert foundry.promote("2").decision == "kept"
+    assert foundry.promote("2", again=True).decision == "promoted"
+
+
+def test_rollback_says_so_when_no_server_runs(foundry: Foundry) -> None:
+    for seed in (0, 1):
+        foundry.register(foundry.run(seed=seed))
+        foundry.promote()
+
+    back = rollback(foundry.settings, timeout=0)
+
+    assert (back.decision, back.checks[-1].state) == ("rolled_back", "broken")
+    assert "no inference server" in back.reason
+
+
+def test_rollback_survives_a_crash_between_the_alias_moves(foundry: Foundry) -> None:
+    for seed in (0, 1):
+        foundry.register(foundry.run(seed=seed))
+        foundry.promote()
+    connect(foundry.server.uri).set_registered_model_alias(REGISTERED_MODEL, "previous", "2")
+
+    back = rollback(foundry.settings, timeout=0)
+
+    assert back.version == "1"
+    assert (foundry.alias("champion"), foundry.alias("previous")) == ("1", "2")
+
+
+def test_a_client_without_zdm_ml_scores_with_pickle_off(foundry: Foundry, tmp_path: Path) -> None:
+    foundry.register(foundry.run())
+    foundry.promote()
+    script = tmp_path / "client.py"
+    script.write_text(
+        "import sys\n"
+        "sys.modules['zdm_ml'] = None\n"
+        "import mlflow, numpy as np\n"
+        "model = mlflow.pyfunc.load_model('models:/casting-inspector@champion')\n"
+        "dark, bright = np.full((3, 70, 90), 60, np.uint8), np.full((1, 33, 40), 180, np.uint8)\n"
+        "print([*model.predict(dark), *model.predict(bright)])\n"
+    )
+    environ = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": foundry.server.uri,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+
+    answer = subprocess.run(
+        [sys.executable, str(script)], env=environ, cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+    assert answer.returncode == 0, answer.stderr
+    scores = [float(text.split("(")[-1].rstrip(")]")) for text in answer.stdout.split(",")]
+    assert scores[:3] == pytest.approx([1, 1, 1], abs=0.01)
+    assert scores[3] == pytest.approx(0, abs=0.01)
+
+
+def test_mlflow_models_serve_answers_for_grey_images(foundry: Foundry, tmp_path: Path) -> None:
+    foundry.register(foundry.run())
+    foundry.promote()
+    scoring = MlflowServer(tmp_path)
+    command = [
+        sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local",
+        "-m", "models:/casting-inspector@champion", "--host", "127.0.0.1",
+        "--port", str(scoring.port),
+    ]  # fmt: skip
+    environ = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": foundry.server.uri,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    images = np.stack([np.full((40, 50), 60), np.full((40, 50), 180)]).tolist()
+
+    with (tmp_path / "server.log").open("wb") as log:
+        scoring.process = subprocess.Popen(
+            command, env=environ, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        scoring.wait()
+        answer = requests.post(f"{scoring.uri}/invocations", json={"inputs": images}, timeout=60)
+    finally:
+        scoring.kill()
+
+    assert answer.json()["predictions"] == pytest.approx([1, 0], abs=0.01)
+
+
+def test_a_dead_server_moves_nothing_and_a_restart_loses_nothing(foundry: Foundry) -> None:
+    foundry.register(foundry.run())
+    foundry.promote()
+    foundry.register(foundry.run(seed=1))
+    foundry.server.kill()
+
+    try:
+        with pytest.raises(RegistryError, match="MLflow at"):
+            champion(foundry.server.uri)
+        with pytest.raises(RegistryError, match="MLflow at"):
+            foundry.promote()
+    finally:
+        foundry.server.start()
+
+    assert foundry.alias("champion") == "1"
+    assert foundry.promote().decision == "promoted"

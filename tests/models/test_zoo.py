@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from zdm_ml.errors import ConfigError
+from zdm_ml.models import zoo
+
+ROOT = Path(__file__).parents[2]
+PROFILE_SIZES = sorted(
+    {
+        (name, model["input_size"])
+        for file in (ROOT / "profiles").glob("*.yaml")
+        for name, model in yaml.safe_load(file.read_text())["models"].items()
+    }
+)
+
+
+def test_the_zoo_holds_the_eight_models_of_the_reference_work():
+    assert zoo.MODEL_NAMES == (
+        "luna",
+        "alexnet",
+        "resnet18",
+        "efficientnet_v2_s",
+        "convnext_tiny",
+        "vit_b_16",
+        "swin_t",
+        "dino_vits8",
+    )
+
+
+@pytest.mark.parametrize(("name", "size"), PROFILE_SIZES)
+def test_each_model_trains_on_two_images_at_each_profile_size(name: str, size: int):
+    net = zoo.build(name, size).train()
+
+    logits = net(torch.rand(2, 3, size, size))
+    logits.sum().backward()
+
+    assert logits.shape == (2, 2)
+    head = net.get_submodule(zoo.architecture(name).head)
+    assert all(parameter.grad is not None for parameter in head.parameters())
+
+
+@pytest.mark.parametrize("name", zoo.MODEL_NAMES)
+def test_each_model_takes_its_smallest_and_its_reference_size(name: str):
+    entry = zoo.architecture(name)
+
+    for size in (entry.smallest, entry.reference_size):
+        with torch.device("meta"):
+            logits = zoo.build(name, size).eval()(torch.rand(1, 3, size, size))
+        assert logits.shape == (1, 2)
+
+
+@pytest.mark.parametrize("name", zoo.MODEL_NAMES)
+def test_the_head_of_each_model_ends_in_the_classes(name: str):
+    entry = zoo.architecture(name)
+
+    with torch.device("meta"):
+        head = zoo.build(name, entry.reference_size, 5).get_submodule(entry.head)
+
+    assert isinstance(head, torch.nn.Linear)
+    assert head.out_features == 5
+
+
+def test_a_name_that_is_taken_cannot_be_registered_again():
+    with pytest.raises(ValueError, match="'luna' is registered twice"):
+        zoo.register(zoo.architecture("luna"))
+
+
+def test_an_unknown_model_is_refused_with_the_known_names():
+    with pytest.raises(ConfigError, match=r"unknown model 'resnet19'; known: luna, alexnet"):
+        zoo.build("resnet19", 64)
+
+
+@pytest.mark.parametrize(("name", "size"), [("vit_b_16", 300), ("dino_vits8", 28), ("luna", 8)])
+def test_an_input_size_a_model_cannot_take_is_refused(name: str, size: int):
+    with pytest.raises(ConfigError, match=f"{name} cannot take input_size {size}"):
+        zoo.build(name, size)
+
+
+def test_every_pretrained_torchvision_file_carries_its_hash_in_its_name():
+    hashless = [
+        name
+        for name in zoo.MODEL_NAMES
+        if (weights := zoo.architecture(name).weights) and not weights.sha256_prefix
+    ]
+
+    assert hashless == ["dino_vits8"]

@@ -1,0 +1,79 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from zdm_ml.errors import ConfigError
+from zdm_ml.training.device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    repeatable,
+    seed_everything,
+)
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+
+def test_auto_is_the_gpu_when_there_is_one() -> None:
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+
+    assert choose_device("auto").type == expected
+
+
+@no_gpu
+@pytest.mark.parametrize("text", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"train.device: '{text}'.*0 usable GPUs"):
+        choose_device(text)
+
+
+@pytest.mark.parametrize("text", ["gpu", "", "meta", "cuda:99", "cuda:x"])
+def test_a_device_that_cannot_be_used_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="train.device"):
+        choose_device(text)
+
+
+def test_auto_precision_is_exact_on_a_cpu() -> None:
+    assert choose_precision("auto", CPU) == "fp32"
+    assert choose_precision("bf16", CPU) == "bf16"
+
+
+@no_gpu
+def test_auto_precision_is_fp32_without_bf16_hardware() -> None:
+    assert choose_precision("auto", CUDA) == "fp32"
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(ConfigError, match="fp16"):
+        choose_precision("fp16", CPU)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_autocast_sets_the_type_of_products(precision, dtype: torch.dtype) -> None:
+    with autocast(CPU, precision):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+
+    assert product.dtype == dtype
+
+
+@pytest.mark.parametrize("seed", [0, 20, -1, 2**40])
+def test_seed_repeats_every_generator(seed: int) -> None:
+    draws = []
+    for _ in range(2):
+        seed_everything(seed)
+        draws.append((random.random(), np.random.rand(), float(torch.rand(()))))
+
+    assert draws[0] == draws[1]
+
+
+def test_repeatable_is_undone_after_an_error() -> None:
+    with pytest.raises(ZeroDivisionError), repeatable(CPU):
+        assert torch.are_deterministic_algorithms_enabled()
+        raise ZeroDivisionError
+
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -1,0 +1,112 @@
+"""`zdm register`, `gate`, `promote`, `rollback`, `verify-live`: the effects on the registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zdm_ml.cli.app import app, console, emit
+from zdm_ml.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from zdm_ml.registry.decision import Decision
+    from zdm_ml.registry.evidence import ImagesFor
+
+Json = Annotated[bool, typer.Option("--json", help="Print the decision as one line of JSON.")]
+Version = Annotated[str, typer.Argument(help="A version's number or alias.")]
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds the server may take to follow.")]
+
+
+@app.command()
+def register(
+    run_id: Annotated[str, typer.Option("--run-id", help="The run, as the orchestrator names it.")],
+    workspace: Annotated[
+        Path | None, typer.Option(help="The run's folder, if it is not the usual one.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Register the winner of a published run as challenger; exit 1 if it is not eligible."""
+    from zdm_ml.pipeline.commands import tag_exists
+    from zdm_ml.pipeline.workspace import run_tag
+    from zdm_ml.registry.finished import open_run
+    from zdm_ml.registry.registration import register_run
+
+    settings = load_settings()
+    run = open_run(settings, run_id, workspace)
+    decision = register_run(
+        settings, run, published=lambda safe_id: tag_exists(settings.root, run_tag(safe_id))
+    )
+    _answer(decision, json)
+    if decision.decision == "not_eligible":
+        raise typer.Exit(1)
+
+
+@app.command()
+def gate(version: Version = "challenger", json: Json = False) -> None:
+    """Check a version against the champion; nothing moves."""
+    from zdm_ml.registry.promotion import gate as examine_version
+
+    settings = load_settings()
+    _answer(examine_version(settings, version, images_for=_images(settings)), json)
+
+
+@app.command()
+def promote(
+    version: Version = "challenger",
+    again: Annotated[bool, typer.Option(help="Let a rolled back version in again.")] = False,
+    json: Json = False,
+) -> None:
+    """Make a version champion if it passes the gate; a worse one leaves the champion, exit 0."""
+    from zdm_ml.registry.promotion import promote as promote_version
+
+    settings = load_settings()
+    _answer(promote_version(settings, version, images_for=_images(settings), again=again), json)
+
+
+@app.command()
+def rollback(timeout: Timeout = 60.0, json: Json = False) -> None:
+    """Make the previous champion champion again; exit 1 if a running server does not follow."""
+    from zdm_ml.registry.rollback import rollback as roll_back
+
+    decision = roll_back(load_settings(), timeout=timeout)
+    _answer(decision, json)
+    if decision.checks[-1].state == "failed":
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify_live(timeout: Timeout = 60.0, json: Json = False) -> None:
+    """Exit 0 only if the inference server answers with the registry's champion."""
+    from zdm_ml.registry.rollback import verify_live as verify
+
+    decision = verify(load_settings(), timeout=timeout)
+    _answer(decision, json)
+    if decision.decision != "live":
+        raise typer.Exit(1)
+
+
+def _images(settings: Settings) -> ImagesFor:
+    from zdm_ml.data.versions import materialise
+
+    return lambda data_md5: materialise(settings, data_md5)
+
+
+def _answer(decision: Decision, as_json: bool) -> None:
+    from rich.table import Table
+
+    if decision.checks:
+        table = Table("check", "state", "value", "limit")
+        for item in decision.checks:
+            table.add_row(item.name, item.state, _text(item.value), _text(item.limit))
+        console.print(table)
+    console.print(f"{decision.decision}: {decision.reason}", markup=False, soft_wrap=True)
+    if as_json:
+        emit(decision.as_json())
+
+
+def _text(value: float | int | str | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

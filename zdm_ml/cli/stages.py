@@ -1,0 +1,177 @@
+"""One command per stage of dvc.yaml; each works on the files that dvc.yaml names."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from zdm_ml.cli.app import app, console
+from zdm_ml.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zdm_ml.pipeline.stages import Context
+
+SECONDS_BETWEEN_LINES = 30
+
+ModelOption = Annotated[str, typer.Option("--model", help="e.g. luna")]
+
+
+@app.command()
+def audit() -> None:
+    """Decode every image; report duplicates, conflicts and damage."""
+    from zdm_ml.pipeline.stages import audit as run
+
+    with _counting("auditing images") as progress:
+        report = run(_context(), progress)
+    console.print(
+        f"{report['images']} images, {report['exact_duplicates']} exact duplicates, "
+        f"{report['identical_across_splits']} identical across the shipped split, "
+        f"{report['label_conflicts']} label conflicts",
+        markup=False,
+    )
+
+
+@app.command()
+def split() -> None:
+    """Put every image on one side: train, val, calibration or test."""
+    from zdm_ml.pipeline.stages import split as run
+
+    context = _context()
+    report = run(context)
+    for side, counts in report["per_split"].items():
+        shown = ", ".join(f"{count} {label}" for label, count in counts.items())
+        console.print(f"{side}: {shown}", markup=False)
+    _say_estimate(context)
+
+
+@app.command()
+def train(model: ModelOption) -> None:
+    """Train one model; a killed training goes on at its epoch."""
+    from zdm_ml.pipeline.train_stage import train as run
+
+    context = _context()
+    context.params.model(model)
+    with _epochs(model) as show:
+        result = run(context, model, show)
+    console.print(f"{model}: best epoch {result.best_epoch} of {len(result.history)}", markup=False)
+
+
+@app.command()
+def evaluate(model: ModelOption) -> None:
+    """Score one model and choose its threshold on the calibration images."""
+    from zdm_ml.pipeline.evaluate_stage import evaluate as run
+
+    context = _context()
+    context.params.model(model)
+    with _counting(f"scoring with {model}") as progress:
+        figures = run(context, model, progress)
+    console.print(
+        f"{model}: accuracy {figures['accuracy']:.4f}, {figures['escapes']} escapes and "
+        f"{figures['overkills']} overkills in {figures['images']} test images",
+        markup=False,
+    )
+
+
+@app.command()
+def latency() -> None:
+    """Time all trained models at batch 1, alone on the machine."""
+    from zdm_ml.pipeline.compare_stages import latency as run
+
+    with _counting("timing models") as progress:
+        rows = run(_context(), progress)
+    for name, row in rows.items():
+        console.print(
+            f"{name}: p50 {row['p50_ms']:.1f} ms, p99 {row['p99_ms']:.1f} ms", markup=False
+        )
+
+
+@app.command()
+def select() -> None:
+    """Rank the evaluated models and name the winner."""
+    from zdm_ml.pipeline.compare_stages import select as run
+
+    selection, board = run(_context())
+    console.print(board, markup=False)
+    console.print(selection["reason"], markup=False)
+
+
+def _context() -> Context:
+    from zdm_ml.pipeline.locks import die_with_parent
+    from zdm_ml.pipeline.stages import Context
+
+    settings = load_settings()
+    if settings.run_id:
+        die_with_parent()
+    return Context(settings)
+
+
+def _say_estimate(context: Context) -> None:
+    """Say how long the trainings will take where that is longer than a coffee."""
+    from zdm_ml.training.device import choose_device
+
+    if choose_device(context.params.train.device).type != "cpu" or context.params.profile != "full":
+        return
+    from zdm_ml.pipeline.train_stage import estimate_hours
+
+    pretrained, scratch = estimate_hours(context)
+    console.print(
+        f"estimate: training {len(context.params.models)} models takes about {pretrained:.1f} h on "
+        f"this CPU ({os.cpu_count()} cores) from pretrained weights, {scratch:.1f} h from scratch; "
+        "`zdm profile quick` makes it minutes",
+        markup=False,
+    )
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _epochs(model: str) -> Iterator[Callable[[int, int, int, int], None]]:
+    """Yield what shows a training: a bar on a terminal, a line now and then in a log."""
+    if not console.is_terminal:
+        yield _lines(model)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(model, total=None)
+
+        def show(epoch: int, epochs: int, done: int, total: int) -> None:
+            completed = (epoch - 1) * total + done
+            bar.update(
+                task,
+                completed=completed,
+                total=epochs * total,
+                description=f"{model} epoch {epoch}/{epochs}",
+            )
+
+        yield show
+
+
+def _lines(model: str) -> Callable[[int, int, int, int], None]:
+    last = time.monotonic()
+
+    def show(epoch: int, epochs: int, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            share = 100 * done // max(1, total)
+            console.print(f"{model}: epoch {epoch}/{epochs}  {share} %", markup=False)
+
+    return show

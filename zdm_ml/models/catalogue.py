@@ -1,0 +1,41 @@
+"""What `zdm models` lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from zdm_ml.models import zoo
+from zdm_ml.models.transfer import apply_transfer
+from zdm_ml.params import Params
+
+
+def describe(params: Params | None = None) -> list[dict[str, Any]]:
+    """List the architectures as the reference recipe builds them, or those in `params` as they are.
+
+    Keys: name, family, parameters, trainable, input_size, transfer, weights, url, licence.
+    """
+    if params is None:
+        entries = [zoo.architecture(name) for name in zoo.MODEL_NAMES]
+        return [_row(entry, entry.reference_size, "full") for entry in entries]
+    return [
+        _row(zoo.architecture(name), model.input_size, model.transfer)
+        for name, model in params.models.items()
+    ]
+
+
+def _row(entry: zoo.Architecture, input_size: int, transfer: str) -> dict[str, Any]:
+    with torch.device("meta"):  # counts need no memory and no random numbers
+        net = zoo.build(entry.name, input_size)
+    return {
+        "name": entry.name,
+        "family": entry.family,
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "trainable": apply_transfer(entry.name, net, transfer),
+        "input_size": input_size,
+        "transfer": transfer,
+        "weights": entry.weights.source if entry.weights else "none",
+        "url": entry.weights.url if entry.weights else "",
+        "licence": entry.licence,
+    }
