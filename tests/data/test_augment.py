@@ -85,7 +85,7 @@ def test_beyond_the_border_the_border_goes_on() -> None:
     image = np.full((40, 40), 200, np.uint8)
     image[5:35, 5:35] = 20
 
-    moved = [one(image, replace(STILL, translate=0.2, degrees=10), seed) for seed in range(20)]
+    moved = [one(image, replace(STILL, translate=0.05, degrees=2.5), seed) for seed in range(20)]
 
     assert all(result[0].min() >= 20 and result.min() >= 20 for result in moved)
     assert all((result[[0, 0, -1, -1], [0, -1, 0, -1]] == 200).all() for result in moved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -345,7 +346,7 @@ def test_a_client_without_zdm_ml_scores_with_pickle_off(foundry: Foundry, tmp_pa
         "import mlflow, numpy as np\n"
         "model = mlflow.pyfunc.load_model('models:/casting-inspector@champion')\n"
         "dark, bright = np.full((3, 70, 90), 60, np.uint8), np.full((1, 33, 40), 180, np.uint8)\n"
-        "print([*model.predict(dark), *model.predict(bright)])\n"
+        "print([float(s) for s in (*model.predict(dark), *model.predict(bright))])\n"
     )
     environ = {
         **os.environ,
@@ -359,7 +360,7 @@ def test_a_client_without_zdm_ml_scores_with_pickle_off(foundry: Foundry, tmp_pa
     )  # fmt: skip
 
     assert answer.returncode == 0, answer.stderr
-    scores = [float(text.split("(")[-1].rstrip(")]")) for text in answer.stdout.split(",")]
+    scores = json.loads(answer.stdout)
     assert scores[:3] == pytest.approx([1, 1, 1], abs=0.01)
     assert scores[3] == pytest.approx(0, abs=0.01)
 
@@ -410,3 +411,23 @@ def test_a_dead_server_moves_nothing_and_a_restart_loses_nothing(foundry: Foundr
 
     assert foundry.alias("champion") == "1"
     assert foundry.promote().decision == "promoted"
+
+
+def test_a_server_killed_during_a_registration_leaves_no_second_version(foundry: Foundry) -> None:
+    foundry.register(foundry.run())
+    run = foundry.run(seed=1)
+    assassin = threading.Timer(1.0, foundry.server.kill)
+    assassin.start()
+
+    try:
+        with contextlib.suppress(RegistryError):
+            foundry.register(run)
+    finally:
+        assassin.join()
+        foundry.server.start()
+    repeated = foundry.register(run)
+
+    client = connect(foundry.server.uri)
+    versions = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
+    assert sorted(version.version for version in versions) == ["1", "2"]
+    assert (repeated.version, foundry.alias("challenger")) == ("2", "2")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zdm_ml.data.augment import Augmenter
@@ -10,6 +10,7 @@ from zdm_ml.training.batches import Feed, epoch_batches
 STILL = AugmentParams(0.0, 0.0, 0.0, 0.0, [1.0, 1.0], 0.0)
 
 
+@settings(deadline=None)  # other programs may hold the CPU
 @given(st.integers(2, 200), st.integers(2, 64), st.integers(0, 9), st.integers(1, 9))
 def test_every_image_comes_once_and_never_alone(
     count: int, batch_size: int, seed: int, epoch: int

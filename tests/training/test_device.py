@@ -77,3 +77,18 @@ def test_repeatable_is_undone_after_an_error() -> None:
         raise ZeroDivisionError
 
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_gradient_of_an_indexed_table_does_not_depend_on_threads() -> None:
+    """Swin's position bias is such a table; without `repeatable` threads add in any order."""
+    index = torch.randint(0, 4, (40_000,), generator=torch.Generator().manual_seed(0))
+    weight = torch.rand(40_000, generator=torch.Generator().manual_seed(1))
+    gradients = []
+
+    with repeatable(CPU):
+        for _ in range(5):
+            table = torch.zeros(4, requires_grad=True)
+            (table[index] * weight).sum().backward()
+            gradients.append(table.grad)
+
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)

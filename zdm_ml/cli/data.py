@@ -5,15 +5,19 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
-from zdm_ml.cli.app import app, console, emit
+from zdm_ml.cli.app import app, console, counting, emit
 from zdm_ml.errors import DataError
-from zdm_ml.settings import Settings, load_settings
+from zdm_ml.settings import Settings, load_settings, make_home
+
+if TYPE_CHECKING:
+    from zdm_ml.data.versions import Imported
+
+SHOWN_REASONS = 10
 
 data_app = typer.Typer(help="Import castings and list their versions.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -37,47 +41,40 @@ def import_source(
     settings: Settings, source: str, *, parts: int = 60, views: int = 10, seed: int = 0
 ) -> dict[str, object]:
     """Import a source, report on stderr, and return what `--json` prints."""
-    from zdm_ml.data.identity import OFFICIAL_MD5
     from zdm_ml.data.versions import import_data
     from zdm_ml.params import load_params
 
     max_pixels = load_params(settings.root / "params.yaml").audit.max_pixels
-    with (
-        tempfile.TemporaryDirectory(prefix="zdm-import-") as scratch,
-        Progress(console=console, transient=True) as bar,
-    ):
-        task = bar.add_task("verifying images", total=None)
-        folder = _obtain(source, Path(scratch), parts=parts, views=views, seed=seed)
-        imported = import_data(
-            settings,
-            folder,
-            max_pixels=max_pixels,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    staged, version = imported.staged, imported.version
-    console.print(_table(staged.per_split))
-    console.print(f"{staged.images} images, {len(staged.quarantined)} quarantined", markup=False)
-    for bad in staged.quarantined[:10]:
-        console.print(f"  quarantined {bad.path}: {bad.reason}", markup=False)
-    official = "  (official Kaggle set)" if version.md5 == OFFICIAL_MD5 else ""
-    console.print(f"DVC hash {version.md5}{official}", markup=False)
-    done = "new data version" if imported.changed else "nothing new: this is already data version"
-    console.print(f"{done} {version.commit[:12]} on branch zdm/data", markup=False)
+    with tempfile.TemporaryDirectory(prefix="zdm-import-") as scratch:
+        if source == "synthetic":
+            folder = _render(settings, parts=parts, views=views, seed=seed)
+        else:
+            folder = _find(source, Path(scratch))
+        with counting("verifying images") as progress:
+            imported = import_data(settings, folder, max_pixels=max_pixels, progress=progress)
+    _report(imported)
     return {
-        "images": staged.images,
-        "quarantined": len(staged.quarantined),
-        "per_split": staged.per_split,
-        "data_md5": version.md5,
+        "images": imported.staged.images,
+        "quarantined": len(imported.staged.quarantined),
+        "per_split": imported.staged.per_split,
+        "data_md5": imported.version.md5,
         "changed": imported.changed,
     }
 
 
-def _obtain(source: str, scratch: Path, *, parts: int, views: int, seed: int) -> Path:
-    if source == "synthetic":
-        from zdm_ml.data.synthetic import make_synthetic
+def _render(settings: Settings, *, parts: int, views: int, seed: int) -> Path:
+    """Render castings into the state folder, where their masks and part ids stay."""
+    from zdm_ml.data.synthetic import make_synthetic
 
-        make_synthetic(scratch / "synthetic", parts=parts, views=views, seed=seed)
-        return scratch / "synthetic"
+    folder = make_home(settings.home) / "synthetic" / f"{parts}x{views}-seed{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    with counting("rendering castings") as progress:
+        make_synthetic(folder, parts=parts, views=views, seed=seed, progress=progress)
+    console.print(f"rendered castings with masks and part ids: {folder}", markup=False)
+    return folder
+
+
+def _find(source: str, scratch: Path) -> Path:
     if source == "kaggle":
         from zdm_ml.data.kaggle import download_kaggle
 
@@ -87,17 +84,27 @@ def _obtain(source: str, scratch: Path, *, parts: int, views: int, seed: int) ->
         raise DataError(
             f"{path} does not exist", hint="name a zip, a folder, `kaggle` or `synthetic`"
         )
-    free = shutil.disk_usage(scratch).free
-    if path.is_file() and path.stat().st_size > free:
-        raise DataError(f"{scratch} has too little space for {path}", hint="free some space")
     return path
 
 
-def _table(per_split: dict[str, dict[str, int]]) -> Table:
+def _report(imported: Imported) -> None:
+    from zdm_ml.data.identity import OFFICIAL_MD5
+
+    staged, version = imported.staged, imported.version
     table = Table("split", "defect", "ok")
-    for split, counts in per_split.items():
-        table.add_row(split, str(counts.get("defect", 0)), str(counts.get("ok", 0)))
-    return table
+    for split, counts in staged.per_split.items():
+        table.add_row(split, str(counts["defect"]), str(counts["ok"]))
+    console.print(table)
+    where = f", kept in {staged.quarantine}" if staged.quarantine else ""
+    console.print(
+        f"{staged.images} images, {len(staged.quarantined)} quarantined{where}", markup=False
+    )
+    for bad in staged.quarantined[:SHOWN_REASONS]:
+        console.print(f"  quarantined {bad.path}: {bad.reason}", markup=False)
+    official = "  (official Kaggle set)" if version.md5 == OFFICIAL_MD5 else ""
+    console.print(f"DVC hash {version.md5}{official}", markup=False)
+    done = "new data version" if imported.changed else "nothing new: this is already data version"
+    console.print(f"{done} {version.commit[:12]} on branch zdm/data", markup=False)
 
 
 @data_app.command("log")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from zdm_ml.cli.app import app, console
+from zdm_ml.cli.app import app, console, counting
 from zdm_ml.settings import load_settings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def audit() -> None:
     """Decode every image; report duplicates, conflicts and damage."""
     from zdm_ml.pipeline.stages import audit as run
 
-    with _counting("auditing images") as progress:
+    with counting("auditing images") as progress:
         report = run(_context(), progress)
     console.print(
         f"{report['images']} images, {report['exact_duplicates']} exact duplicates, "
@@ -71,7 +71,7 @@ def evaluate(model: ModelOption) -> None:
 
     context = _context()
     context.params.model(model)
-    with _counting(f"scoring with {model}") as progress:
+    with counting(f"scoring with {model}") as progress:
         figures = run(context, model, progress)
     console.print(
         f"{model}: accuracy {figures['accuracy']:.4f}, {figures['escapes']} escapes and "
@@ -85,7 +85,7 @@ def latency() -> None:
     """Time all trained models at batch 1, alone on the machine."""
     from zdm_ml.pipeline.compare_stages import latency as run
 
-    with _counting("timing models") as progress:
+    with counting("timing models") as progress:
         rows = run(_context(), progress)
     for name, row in rows.items():
         console.print(
@@ -128,13 +128,6 @@ def _say_estimate(context: Context) -> None:
         "`zdm profile quick` makes it minutes",
         markup=False,
     )
-
-
-@contextmanager
-def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

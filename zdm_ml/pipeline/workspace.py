@@ -57,7 +57,7 @@ def existing_workspace(settings: Settings, run_id: str) -> Workspace:
     if not workspace.record.is_file():
         raise PipelineError(
             f"run {workspace.run_id} has no workspace at {workspace.path}",
-            hint="`git tag -l 'run/*'` lists the runs that are kept; `zdm workspace plan` makes one",
+            hint="`git tag -l 'run/*'` lists the runs that are kept; plan a new one",
         )
     return workspace
 

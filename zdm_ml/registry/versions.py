@@ -59,7 +59,8 @@ def by_alias(client: MlflowClient, alias: str) -> VersionInfo | None:
     try:
         return version_info(client.get_model_version_by_alias(REGISTERED_MODEL, alias))
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or "alias" in str(error):
+        # A missing alias of a known model counts as an invalid parameter.
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
 

@@ -1,0 +1,113 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zdm_ml.errors import DataError
+from zdm_ml.evaluation.metrics import metrics, weighted_cost
+from zdm_ml.evaluation.thresholds import choose_threshold, decision
+
+PAIRS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=25)
+
+
+def arrays(pairs: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([s for s, _ in pairs]), np.array([int(d) for _, d in pairs])
+
+
+def cost_at(scores: np.ndarray, targets: np.ndarray, value: float, weight: float) -> float:
+    result = metrics(scores, targets, value)
+    return weighted_cost(result["escapes"], result["overkills"], weight)
+
+
+@settings(deadline=None)  # other programs may hold the CPU
+@given(PAIRS, st.sampled_from([0.0, 0.2, 1.0, 3.0]))
+def test_no_other_threshold_costs_less(pairs: list[tuple[float, bool]], weight: float) -> None:
+    scores, targets = arrays(pairs)
+
+    chosen = choose_threshold(scores, targets, weight)
+
+    others = [0.0, *scores, *np.nextafter(scores, 2), 1.5]
+    assert chosen.cost <= min(cost_at(scores, targets, other, weight) for other in others)
+
+
+@settings(deadline=None)  # other programs may hold the CPU
+@given(PAIRS, st.sampled_from([0.0, 0.2, 1.0, 3.0]))
+def test_counts_are_those_at_the_value(pairs: list[tuple[float, bool]], weight: float) -> None:
+    scores, targets = arrays(pairs)
+
+    chosen = choose_threshold(scores, targets, weight)
+
+    result = metrics(scores, targets, chosen.value)
+    assert (chosen.escapes, chosen.overkills) == (result["escapes"], result["overkills"])
+    assert chosen.cost == weighted_cost(chosen.escapes, chosen.overkills, weight)
+
+
+@settings(deadline=None)  # other programs may hold the CPU
+@given(PAIRS)
+def test_order_of_images_does_not_matter(pairs: list[tuple[float, bool]]) -> None:
+    forward = choose_threshold(*arrays(pairs), 0.2)
+
+    assert choose_threshold(*arrays(pairs[::-1]), 0.2) == forward
+
+
+def test_threshold_lies_midway_between_the_classes() -> None:
+    scores, targets = np.array([0.1, 0.2, 0.7, 0.9]), np.array([0, 0, 1, 1])
+
+    assert choose_threshold(scores, targets, 0.2).value == pytest.approx(0.45)
+
+
+def test_equal_costs_take_the_widest_gap() -> None:
+    scores, targets = np.array([0.1, 0.2, 0.3, 0.75, 0.9]), np.array([0, 1, 0, 0, 1])
+
+    # Either the escape at 0.2 or the overkills at 0.3 and 0.75: both cost 1 at weight 0.5.
+    chosen = choose_threshold(scores, targets, 0.5)
+
+    assert chosen.cost == 1
+    assert chosen.value == pytest.approx(0.825)
+
+
+def test_equal_gaps_take_the_lower_threshold() -> None:
+    scores, targets = np.array([0.25, 0.5, 0.75]), np.array([0, 1, 0])
+
+    chosen = choose_threshold(scores, targets, 1.0)
+
+    assert chosen.cost == 1
+    assert chosen.value == pytest.approx(0.375)
+
+
+def test_heavier_overkills_raise_the_threshold() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 300)
+    scores = np.clip(rng.normal(0.4 + 0.2 * targets, 0.15), 0, 1)
+
+    light, heavy = (choose_threshold(scores, targets, weight) for weight in (0.1, 2.0))
+
+    assert light.value < heavy.value
+    assert light.escapes < heavy.escapes
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_saturated_scores_of_one_class_cost_nothing(target: int) -> None:
+    chosen = choose_threshold(np.ones(5), np.full(5, target), 0.2)
+
+    assert (chosen.escapes, chosen.overkills) == (0, 0)
+
+
+def test_no_calibration_images_are_refused() -> None:
+    with pytest.raises(DataError, match="0 scores for 0 targets"):
+        choose_threshold(np.array([]), np.array([]), 0.2)
+
+
+def test_decision_says_where_the_threshold_comes_from() -> None:
+    threshold = choose_threshold(np.array([0.1, 0.9]), np.array([0, 1]), 0.2)
+
+    value = json.loads(json.dumps(decision(threshold), allow_nan=False))
+
+    assert value == {
+        "threshold": 0.5,
+        "positive": "defect",
+        "overkill_weight": 0.2,
+        "calibration": {"images": 2, "escapes": 0, "overkills": 0, "cost": 0.0},
+    }
