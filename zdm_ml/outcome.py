@@ -11,6 +11,7 @@ import requests
 
 from zdm_ml.airflow_api import AirflowApi
 from zdm_ml.errors import RegistryError, StackError
+from zdm_ml.files import read_json
 from zdm_ml.pipeline.dvcfile import read_pipeline
 from zdm_ml.pipeline.workspace import workspace_of
 from zdm_ml.registry.glance import champion_summary
@@ -68,10 +69,10 @@ def last_run(api: AirflowApi) -> Json | None:
     return {"run_id": run_id, "state": runs[0]["state"], "decision": outcome.decision}
 
 
-def leaderboard(settings: Settings, run_id: str) -> str:
-    """Return a run's leaderboard as Markdown, or nothing when the run did not get that far."""
-    path = _workspace_path(settings, run_id, "leaderboard_md")
-    return path.read_text() if path is not None else ""
+def leaderboard(settings: Settings, run_id: str) -> list[Json]:
+    """Return the rows of a run's leaderboard, none when the run did not get that far."""
+    path = _workspace_path(settings, run_id, "leaderboard")
+    return list(read_json(path)) if path is not None else []
 
 
 def test_image(settings: Settings, run_id: str) -> Path | None:

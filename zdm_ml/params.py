@@ -171,6 +171,7 @@ def parse_params(raw: Any, source: str) -> Params:
 def _check_ranges(params: Params, source: str) -> None:
     held_out = params.split.val + params.split.calibration
     facts = {
+        "seed: at least 0": params.seed >= 0,
         "models: name at least one model": bool(params.models),
         "split.val and split.calibration: each above 0, together below 1": (
             params.split.val > 0 and params.split.calibration > 0 and held_out < 1

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zdm_ml.errors import DataError
-from zdm_ml.evaluation.metrics import metrics, weighted_cost
+from zdm_ml.evaluation.metrics import confusion, weighted_cost
 from zdm_ml.evaluation.thresholds import choose_threshold, decision
 
 PAIRS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=25)
@@ -17,8 +17,8 @@ def arrays(pairs: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cost_at(scores: np.ndarray, targets: np.ndarray, value: float, weight: float) -> float:
-    result = metrics(scores, targets, value)
-    return weighted_cost(result["escapes"], result["overkills"], weight)
+    _, overkills, escapes, _ = confusion(scores, targets, value)
+    return weighted_cost(escapes, overkills, weight)
 
 
 @settings(deadline=None)  # other programs may hold the CPU
@@ -39,8 +39,8 @@ def test_counts_are_those_at_the_value(pairs: list[tuple[float, bool]], weight: 
 
     chosen = choose_threshold(scores, targets, weight)
 
-    result = metrics(scores, targets, chosen.value)
-    assert (chosen.escapes, chosen.overkills) == (result["escapes"], result["overkills"])
+    _, overkills, escapes, _ = confusion(scores, targets, chosen.value)
+    assert (chosen.escapes, chosen.overkills) == (escapes, overkills)
     assert chosen.cost == weighted_cost(chosen.escapes, chosen.overkills, weight)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,12 +101,14 @@ def test_importing_the_same_castings_again_changes_nothing(
     assert len(desk.run("zdm", "data", "log").stdout.splitlines()) == 1
 
 
-def test_metrics_and_plots_can_be_shown(desk: Desk) -> None:
+def test_metrics_and_plots_can_be_shown(desk: Desk, tmp_path: Path) -> None:
+    plots = tmp_path / "plots"
+
     metrics = json.loads(desk.run("dvc", "metrics", "show", "--json").stdout)
-    desk.run("dvc", "plots", "show", "--out", str(desk.root / "plots"))
+    desk.run("dvc", "plots", "show", "--out", str(plots))
 
     assert "evaluation/luna/metrics.json" in metrics[""]["data"]
-    assert "ROC of luna" in (desk.root / "plots" / "index.html").read_text()
+    assert "ROC of luna" in (plots / "index.html").read_text()
 
 
 def test_an_import_leaves_the_users_branch_alone(desk: Desk) -> None:
@@ -168,3 +171,78 @@ def test_a_published_run_comes_back_byte_by_byte(desk: Desk, tmp_path: Path) -> 
     clone.run("dvc", "pull", "--quiet")
 
     assert (clone.root / "models" / "luna" / "weights.safetensors").read_bytes() == kept
+
+
+def test_one_failed_model_is_reported_and_the_others_are_ranked(desk: Desk) -> None:
+    plan = ["zdm", "workspace", "plan", "--run-id", "r5", "--profile", "smoke", "--force", "true"]
+    desk.run(*plan, "--models", "luna,resnet18")
+    root = desk.root / ".zdm" / "runs" / "r5"
+    Desk(root).set_params(r"(resnet18: \{input_size: )32", r"\g<1>5")
+
+    codes = {
+        stage: desk.run(
+            "zdm", "workspace", "stage", "--run-id", "r5", stage, check=False
+        ).returncode
+        for stage in (
+            *("audit", "split", "train@luna", "train@resnet18"),
+            *("evaluate@luna", "latency", "select"),
+        )
+    }
+
+    selection = json.loads((root / "reports" / "selection.json").read_text())
+    assert [stage for stage, code in codes.items() if code] == ["train@resnet18"]
+    assert (selection["winner"], selection["eligible"]) == ("luna", True)
+    assert "input_size" in selection["rows"][-1]["reason"]
+
+
+def test_too_few_models_make_a_run_ineligible(desk: Desk) -> None:
+    root = desk.root / ".zdm" / "runs" / "r5"
+    Desk(root).set_params(r"min_models: 1", "min_models: 2")
+
+    desk.run("zdm", "workspace", "stage", "--run-id", "r5", "select")
+
+    selection = json.loads((root / "reports" / "selection.json").read_text())
+    assert selection["eligible"] is False
+    assert "1 of 2 models" in selection["reason"]
+
+
+def test_a_killed_training_goes_on_at_its_epoch(desk: Desk) -> None:
+    """SIGKILL from outside, of the whole process group, as a lost worker would suffer it."""
+    params = desk.root / "params.yaml"
+    before = params.read_text()
+    desk.set_params(r"(luna: \{input_size: )80", r"\g<1>96")
+    desk.set_params(
+        r"(scratch:\n    learning_rate: 1.0e-3\n    weight_decay: 0.0\n    epochs: )1", r"\g<1>400"
+    )
+    environ = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen(
+        ["zdm", "train", "--model", "luna"],
+        cwd=desk.root,
+        env=environ,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as first:
+        assert first.stderr is not None
+        while "epoch 3/400" not in first.stderr.readline():
+            assert first.poll() is None
+        os.killpg(first.pid, signal.SIGKILL)
+
+    with subprocess.Popen(
+        ["zdm", "train", "--model", "luna"],
+        cwd=desk.root,
+        env=environ,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as second:
+        assert second.stderr is not None
+        seen = []
+        while "epoch" not in (line := second.stderr.readline()) or "luna: epoch" not in line:
+            seen.append(line)
+            assert second.poll() is None
+        os.killpg(second.pid, signal.SIGKILL)
+
+    write_text(params, before)
+    assert any("goes on after epoch" in line for line in seen)
+    assert "epoch 1/400" not in line

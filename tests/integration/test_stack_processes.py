@@ -188,7 +188,7 @@ def test_dead_servers_are_restarted_and_the_running_task_goes_on(
 
     def replaced() -> bool:
         found = read_json(settings.home / "components.json")
-        return all(found[name]["pid"] != pid for name, pid in dead.items())
+        return all(found.get(name, {"pid": pid})["pid"] != pid for name, pid in dead.items())
 
     wait_for(replaced)
     wait_for(lambda: check_health(settings).healthy)

@@ -16,7 +16,10 @@ from rich.progress import Progress
 
 from zdm_ml.errors import ZdmError
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+# A log has no width of its own: tables get one that holds them.
+console = Console(
+    stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 120
+)
 
 app = typer.Typer(
     name="zdm",

@@ -6,12 +6,12 @@ import datetime as dt
 import time
 from typing import TYPE_CHECKING
 
-from rich.markdown import Markdown
-
 from zdm_ml.cli.app import console
+from zdm_ml.cli.board import board_table
 from zdm_ml.cli.progress import make_view
 from zdm_ml.cli.stack import read_champion, say, say_urls, title
 from zdm_ml.errors import StackError
+from zdm_ml.evaluation.report import LEAK_WARNING
 from zdm_ml.follow import Follower
 from zdm_ml.outcome import ask_live_server, leaderboard, read_outcome, test_image
 from zdm_ml.registry.glance import count_entries
@@ -82,8 +82,11 @@ def _say_outcome(
 ) -> None:
     if outcome.nothing_to_do:
         say("nothing to retrain: same data, same code, same parameters")
-    elif board := leaderboard(settings, run_id):
-        console.print(Markdown(board))
+    elif rows := leaderboard(settings, run_id):
+        console.print(board_table(rows))
+        for row in rows:
+            say(f"{row['model_name']}: {row['reason']}")
+        say(f"note: {LEAK_WARNING}")
     say(
         f"MLflow: trainings {before.trainings} -> {after.trainings}, "
         f"versions {before.versions} -> {after.versions}"

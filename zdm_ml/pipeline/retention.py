@@ -37,7 +37,8 @@ def collect(settings: Settings, *, keep: int, needed: Collection[str]) -> Collec
         checkpoints = _forget_checkpoints(settings)
         printed = dvc(settings.root, "gc", "--workspace", "--all-commits", "--force")
         dvc(settings.root, "gc", "--workspace", "--all-commits", "--force", "--cloud")
-    return Collected(runs, checkpoints, printed.strip().splitlines()[-1] if printed.strip() else "")
+        shutil.rmtree(home / "data", ignore_errors=True)  # comes back from the cache when needed
+    return Collected(runs, checkpoints, "; ".join(printed.strip().splitlines()))
 
 
 def _forget_runs(settings: Settings, *, keep: int, needed: Collection[str]) -> int:

@@ -90,6 +90,8 @@ def write_local_config(settings: Settings, path: Path) -> None:
     shared.read(main / ".dvc" / "config")
     if not config.has_option("cache", "dir"):
         _set(config, "cache", "dir", str(main / ".dvc" / "cache"))
+    # DVC then stages what it writes instead of advising to do so in every log.
+    _set(config, "core", "autostage", "true")
     section = f"'remote \"{LOCAL_REMOTE}\"'"
     if shared.has_section(section) and not config.has_option(section, "url"):
         _set(config, section, "url", str(settings.home / "remote"))

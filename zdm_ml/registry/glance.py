@@ -93,8 +93,8 @@ def _call(method: str, url: str, timeout: float, **query: Any) -> dict[str, Any]
         ) from error
     if answer.ok:
         return content
-    message = str(content.get("message", answer.status_code))
     # A missing alias of a known model is reported as an invalid parameter.
-    if content.get("error_code") == "RESOURCE_DOES_NOT_EXIST" or "alias" in message:
+    if content.get("error_code") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
         return None
+    message = str(content.get("message", answer.status_code))
     raise RegistryError(f"MLflow refused: {message[:300]}")

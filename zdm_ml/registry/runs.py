@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zdm_ml.registry.connection import TRAINING, connect
+from zdm_ml.registry.entries import (
+    log_dataset,
+    log_metrics,
+    log_params,
+    metric,
+    missing,
+    numbers,
+    set_tags,
+    text,
+)
 from zdm_ml.registry.naming import display_name
 from zdm_ml.settings import EXPERIMENT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Run
 
 logger = logging.getLogger(__name__)
 
 COMPLETE = "complete"
 EVALUATED = "evaluated"
-BATCH = 900
-"""Metrics per request; MLflow refuses more than 1,000."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def ensure_parent(
     if found is not None:
         return str(found.info.run_id)
     run = client.create_run(
-        experiment, run_name=run_id, tags={**_text(tags), "run_id": run_id, "role": "parent"}
+        experiment, run_name=run_id, tags={**text(tags), "run_id": run_id, "role": "parent"}
     )
     log_params(client, run.info.run_id, params)
     return str(run.info.run_id)
@@ -121,7 +126,7 @@ def create_nested(client: MlflowClient, parent: str, training: Training) -> str:
         ensure_experiment(client),
         run_name=display_name(training.model_name, training.profile),
         tags={
-            **_text(training.tags),
+            **text(training.tags),
             "mlflow.parentRunId": parent,
             "model_name": training.model_name,
             "profile": training.profile,
@@ -162,7 +167,7 @@ def complete(client: MlflowClient, run_id: str, trained: TrainedModel) -> None:
     log_params(client, run_id, trained.params)
     log_dataset(client, run_id, trained.data_md5)
     if trained.history is not None and trained.history.is_file():
-        log_metrics(client, run_id, _missing(client, run_id, trained.history))
+        log_metrics(client, run_id, missing(client, run_id, trained.history))
         client.log_artifact(run_id, str(trained.history), "history")
     for path, folder in trained.artifacts.items():
         if path.is_file():
@@ -174,91 +179,12 @@ def complete(client: MlflowClient, run_id: str, trained: TrainedModel) -> None:
 
 def log_evaluation(client: MlflowClient, run_id: str, trained: TrainedModel) -> None:
     """Add the figures that `evaluate` measured, once per weights."""
-    figures = dict(_numbers(trained.evaluation))
+    figures = dict(numbers(trained.evaluation))
     log_metrics(client, run_id, [metric(key, value, 0) for key, value in figures.items()])
     for path, folder in trained.artifacts.items():
         if path.is_file():
             client.log_artifact(run_id, str(path), folder)
     client.set_tag(run_id, EVALUATED, trained.model_digest)
-
-
-def log_params(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
-    """Log parameters, nested ones with dotted names; those already there stay."""
-    from mlflow.entities import Param
-
-    known = client.get_run(run_id).data.params
-    flat = {key: value for key, value in _flatten(params) if key not in known}
-    for chunk in _chunks([Param(key, str(value)[:6000]) for key, value in flat.items()], 100):
-        client.log_batch(run_id, params=chunk)
-
-
-def log_dataset(client: MlflowClient, run_id: str, data_md5: str) -> None:
-    """Name the DVC-tracked folder as the run's dataset."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    inputs = client.get_run(run_id).inputs
-    if inputs is not None and inputs.dataset_inputs:
-        return
-    source = json.dumps({"dvc": "data/castings", "md5": data_md5})
-    dataset = Dataset("castings", data_md5, source_type="dvc", source=source)
-    tags = [InputTag("mlflow.data.context", "training")]
-    client.log_inputs(run_id, [DatasetInput(dataset, tags)])
-
-
-def log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> None:
-    """Log metrics in as few requests as MLflow allows."""
-    for chunk in _chunks(metrics, BATCH):
-        client.log_batch(run_id, metrics=chunk, synchronous=True)
-
-
-def set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, Any]) -> None:
-    """Set several tags in one request."""
-    from mlflow.entities import RunTag
-
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _text(tags).items()])
-
-
-def metric(name: str, value: float, step: int) -> Metric:
-    """Return one metric, stamped with the time it is made."""
-    from mlflow.entities import Metric
-
-    return Metric(name, float(value), int(time.time() * 1000), step)
-
-
-def _missing(client: MlflowClient, run_id: str, history: Path) -> list[Metric]:
-    """Return the history's metrics that the server never got."""
-    with history.open(newline="") as file:
-        records = list(csv.DictReader(file))
-    keys = [key for key in (records[0] if records else {}) if key != "epoch"]
-    known = {key: {entry.step for entry in client.get_metric_history(run_id, key)} for key in keys}
-    return [
-        metric(key, float(record[key]), int(record["epoch"]))
-        for record in records
-        for key in keys
-        if record[key] and int(record["epoch"]) not in known[key]
-    ]
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for key, value in _flatten(values):
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield key, float(value)
-
-
-def _text(tags: Mapping[str, Any]) -> dict[str, str]:
-    return {key: str(value) for key, value in sorted(tags.items())}
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterable[list[Any]]:
-    return (list(items[start : start + size]) for start in range(0, len(items), size))
 
 
 def _brief(error: Exception) -> str:

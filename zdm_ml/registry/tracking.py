@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zdm_ml.registry import runs
+from zdm_ml.registry import entries, runs
 from zdm_ml.registry.connection import TRAINING, connect
 from zdm_ml.registry.runs import Training
 
@@ -156,8 +156,10 @@ class SystemLoad:
             monitor.collect_metrics()
             values |= monitor.aggregate_metrics()
             monitor.clear_metrics()
-        metrics = [runs.metric(f"system/{key}", value, self._step) for key, value in values.items()]
-        runs.log_metrics(client, run_id, metrics)
+        metrics = [
+            entries.metric(f"system/{key}", value, self._step) for key, value in values.items()
+        ]
+        entries.log_metrics(client, run_id, metrics)
         self._step += 1
 
 
@@ -178,8 +180,8 @@ def _open(client: MlflowClient, parent: str, training: Training) -> str:
         run_id = str(found.info.run_id)
     else:
         run_id = runs.create_nested(client, parent, training)
-    runs.log_params(client, run_id, training.params)
-    runs.log_dataset(client, run_id, training.data_md5)
+    entries.log_params(client, run_id, training.params)
+    entries.log_dataset(client, run_id, training.data_md5)
     return run_id
 
 
