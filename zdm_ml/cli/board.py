@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import JustifyMethod
 from rich.table import Table
 
 _HEADS = ("#", "model", "escapes", "overkills", "cost", "accuracy", "AUC", "GFLOPs", "ms", "start")
