@@ -26,20 +26,19 @@ def task_id(stage: Stage) -> str:
 
 def retrying(retries: int) -> dict[str, Any]:
     """Return retry settings: waits of 10, 20, 40 ... seconds, at most five minutes."""
-    return {
-        "retries": retries,
-        "retry_delay": timedelta(seconds=10),
-        "retry_exponential_backoff": 2.0,
-        "max_retry_delay": timedelta(minutes=5),
-    }
+    waits = {"retry_delay": timedelta(seconds=10), "max_retry_delay": timedelta(minutes=5)}
+    return {"retries": retries, "retry_exponential_backoff": 2.0, **waits}
 
 
 class CommandOperator(BashOperator):
     """Run a command and return the JSON object that is the last line of its stdout."""
 
     def __init__(self, *, command: str, env: Mapping[str, str] | None = None, **kwargs: Any):
-        # BashOperator mixes stderr into its output: the result is printed after all of it.
-        script = f"result=$({command}) || exit\nprintf '%s\\n' \"${{result##*$'\\n'}}\""
+        # BashOperator mixes stderr into its output: the result is printed after all of it. Exit
+        # code 3 is a refusal that trying again does not change: it has a result as well.
+        script = (
+            f"result=$({command}) || [ $? -eq 3 ] || exit\nprintf '%s\\n' \"${{result##*$'\\n'}}\""
+        )
         options = {"append_env": True, "output_processor": json.loads, **kwargs}
         super().__init__(bash_command=script, env=dict(env or {}), **options)
 
@@ -61,10 +60,10 @@ class PlanOperator(CommandOperator):
     def execute(self, context: Context) -> Any:
         plan = super().execute(context)
         current = [task for stage, task in self.stages.items() if stage not in plan["stale"]]
-        if current:
-            self.log.info("nothing to do for %d of %d stages", len(current), len(self.stages))
-            raise exceptions.DownstreamTasksSkipped(tasks=current)
-        return plan
+        if not current:
+            return plan
+        self.log.info("nothing to do for %d of %d stages", len(current), len(self.stages))
+        raise exceptions.DownstreamTasksSkipped(tasks=current)
 
 
 class StageOperator(BashOperator):
@@ -91,14 +90,14 @@ class StageOperator(BashOperator):
         if self.trigger_rule == TriggerRule.ALL_DONE and self._all_upstream_failed(context):
             raise exceptions.AirflowFailException("every stage before this one failed")
         plan = context["ti"].xcom_pull(task_ids="plan", key=RESULT)
-        if self.stage not in plan["stale"]:
-            raise exceptions.AirflowSkipException(f"{self.stage} is current or deselected")
-        return super().execute(context)
+        if self.stage in plan["stale"]:
+            return super().execute(context)
+        raise exceptions.AirflowSkipException(f"{self.stage} is current or deselected")
 
     def _all_upstream_failed(self, context: Context) -> bool:
         ti, run, above = context["ti"], context["ti"].run_id, sorted(self.upstream_task_ids)
-        states = ti.get_task_states(dag_id=self.dag_id, task_ids=above, run_ids=[run])
-        return set(states.get(run, {}).values()) <= {"failed", "upstream_failed"}
+        found = ti.get_task_states(dag_id=self.dag_id, task_ids=above, run_ids=[run]).get(run, {})
+        return set(found.values()) <= {"failed", "upstream_failed"}
 
 
 class RegisterOperator(CommandOperator):
@@ -110,7 +109,9 @@ class RegisterOperator(CommandOperator):
 
     def execute(self, context: Context) -> Any:
         result = super().execute(context)
-        # A first try may have registered the version and died before it could say so.
+        if result["decision"] == "not_eligible":
+            raise exceptions.AirflowFailException(result["reason"])
+        # The first try may have died after registering.
         retried = context["ti"].try_number > 1 and result.get("alias") == "challenger"
         if result["decision"] != "registered" and not retried:
             raise exceptions.AirflowSkipException(f"no new version: {result.get('reason', '')}")

@@ -18,6 +18,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the decision as one li
 Version = Annotated[str, typer.Argument(help="A version's number or alias.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds the server may take to follow.")]
 
+NOT_ELIGIBLE = 3
+"""Exit code of a registration that will be refused however often it is tried."""
+
 
 @app.command()
 def register(
@@ -27,7 +30,7 @@ def register(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Register the winner of a published run as challenger; exit 1 if it is not eligible."""
+    """Register the winner of a published run as challenger; exit 3 if it is not eligible."""
     from zdm_ml.pipeline.commands import tag_exists
     from zdm_ml.pipeline.workspace import run_tag
     from zdm_ml.registry.finished import open_run
@@ -40,7 +43,7 @@ def register(
     )
     _answer(decision, json)
     if decision.decision == "not_eligible":
-        raise typer.Exit(1)
+        raise typer.Exit(NOT_ELIGIBLE)
 
 
 @app.command()

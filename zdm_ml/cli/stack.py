@@ -56,7 +56,7 @@ def status(
     if health.healthy:
         say_urls(settings)
     say(f"champion    {title(content['champion'])}")
-    say(f"last run    {content['last_run'] or 'none'}")
+    say(f"last run    {_words(content['last_run'])}")
 
 
 @app.command()
@@ -74,18 +74,22 @@ def run(
 
     settings = load_settings()
     chosen = _choose_profile(profile)
-    _ensure_data(settings, data)
-    say("starting the stack")
-    start(settings, os.environ)
-    settings = load_settings()
-    say_urls(settings)
-    before = count_entries(settings.mlflow_uri)
     try:
+        _ensure_data(settings, data)
+        say("starting the stack")
+        start(settings, os.environ)
+        settings = load_settings()
+        say_urls(settings)
+        before = count_entries(settings.mlflow_uri)
         retrain_and_promote(settings, airflow_api(settings), chosen, before)
     except KeyboardInterrupt:
         say("stopped following; the run goes on and the stack stays up")
         say("`zdm status` shows it, `make down` (or `zdm down`) stops it with everything in it")
         raise typer.Exit(130) from None
+
+
+def _words(run: dict[str, Any] | None) -> str:
+    return f"{run['run_id']}: {run['state']}, {run['decision'] or 'no decision'}" if run else "none"
 
 
 def _ensure_data(settings: Settings, source: str) -> None:
