@@ -44,7 +44,8 @@ FORM = {
     "seed": Param(
         None, type=["null", "integer"], minimum=0, description="Empty: the seed of params.yaml."
     ),
-    "note": Param("", type="string", maxLength=500, description="Kept with the run."),
+    # Not just text: the form would not start a run without one.
+    "note": Param(None, type=["null", "string"], maxLength=500, description="Kept with the run."),
 }
 
 with DAG(
@@ -75,7 +76,7 @@ with DAG(
             "DATA_VERSION": "{{ params.data_version }}",
             "SEED": "{{ '' if params.seed is none else params.seed }}",
             "FORCE": "{{ 'true' if params.force else 'false' }}",
-            "NOTE": "{{ params.note }}",
+            "NOTE": "{{ params.note or '' }}",
         },
         stages={stage.name: task_id(stage) for stage in PIPELINE.stages},
         execution_timeout=timedelta(minutes=30),
