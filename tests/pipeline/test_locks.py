@@ -8,6 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from zdm_ml.pipeline.locks import claim_devices, fence
 
 
@@ -62,21 +64,31 @@ def test_the_fence_opens_when_its_holder_is_killed(tmp_path: Path) -> None:
         assert lock.exists()
 
 
-def test_a_process_dies_with_its_parent_however_that_dies(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bond", "shell"), [("die_with_parent()", False), ("die_with(int(sys.argv[2]))", True)]
+)
+def test_a_process_dies_with_the_one_that_started_it(
+    tmp_path: Path, bond: str, shell: bool
+) -> None:
+    """Killed from outside; with a shell between the two, as dvc starts its stages."""
     child = (
         "import os, pathlib, sys, time\n"
-        "from zdm_ml.pipeline.locks import die_with_parent\n"
-        "die_with_parent()\n"
+        "from zdm_ml.pipeline.locks import die_with, die_with_parent\n"
+        f"{bond}\n"
         "pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\n"
         "time.sleep(60)\n"
     )
+    script = tmp_path / "child.py"
+    script.write_text(child)
+    pid_file = tmp_path / "pid"
+    line = f"{sys.executable} {script} {pid_file}"
     parent = (
-        "import subprocess, sys, time\n"
-        "subprocess.Popen([sys.executable, '-c', sys.argv[1], sys.argv[2]])\n"
+        "import os, subprocess, sys, time\n"
+        f"line = {line!r} + f' {{os.getpid()}}'\n"
+        f"subprocess.Popen(line + '; true' if {shell} else line.split(), shell={shell})\n"
         "time.sleep(60)\n"
     )
-    pid_file = tmp_path / "pid"
-    with subprocess.Popen([sys.executable, "-c", parent, child, str(pid_file)]) as process:
+    with subprocess.Popen([sys.executable, "-c", parent]) as process:
         _wait(lambda: pid_file.exists() and pid_file.read_text() != "")
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -42,7 +42,7 @@ def status(
 
     settings = load_settings()
     health = check_health(settings)
-    content = {
+    content: dict[str, Any] = {
         "healthy": health.healthy,
         "urls": urls(settings),
         "champion": read_champion(settings),

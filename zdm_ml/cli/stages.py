@@ -104,13 +104,13 @@ def select() -> None:
 
 
 def _context() -> Context:
-    from zdm_ml.pipeline.locks import die_with_parent
+    from zdm_ml.pipeline.execution import STAGE_PROCESS
+    from zdm_ml.pipeline.locks import die_with
     from zdm_ml.pipeline.stages import Context
 
-    settings = load_settings()
-    if settings.run_id:
-        die_with_parent()
-    return Context(settings)
+    if STAGE_PROCESS in os.environ:
+        die_with(int(os.environ[STAGE_PROCESS]))
+    return Context(load_settings())
 
 
 def _say_estimate(context: Context) -> None:

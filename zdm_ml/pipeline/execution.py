@@ -19,6 +19,9 @@ from zdm_ml.pipeline.workspace import Workspace, existing_workspace
 from zdm_ml.settings import Settings
 
 DEVICE_POOL = "gpu"
+STAGE_PROCESS = "ZDM_STAGE_PROCESS"
+"""Names the process that runs a stage: dvc and a shell stand between it and the stage's own."""
+
 _KEPT_LINES = 15
 
 
@@ -94,6 +97,7 @@ def _environment(
         "ZDM_ROOT": str(workspace.path),
         "ZDM_HOME": str(settings.home),
         "ZDM_RUN_ID": workspace.run_id,
+        STAGE_PROCESS: str(os.getpid()),
     }
     if devices and "CUDA_VISIBLE_DEVICES" not in environ:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
