@@ -44,7 +44,7 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/mypy
 
 lock:  ## Resolve pyproject.toml into requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --all-extras --group dev --python-version 3.11 pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --all-extras --group dev --python-version 3.11 pyproject.toml --output-file requirements.lock
 
 clean: ## Remove the environment and caches; data, runs and models stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

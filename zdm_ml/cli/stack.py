@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from zdm_ml.cli.app import app, console, emit
 from zdm_ml.errors import DataError, RegistryError, ZdmError
+from zdm_ml.gpus import count_gpus
 from zdm_ml.settings import Settings, load_settings
 
 
@@ -18,7 +19,7 @@ def up() -> None:
     """Start Airflow, MLflow and the inference server on this machine, and wait for them."""
     from zdm_ml.stack import up as start
 
-    settings = load_settings()
+    settings = _stack_settings()
     started = start(settings, os.environ)
     say("the stack is up" if started else "the stack is up already")
     say_urls(settings)
@@ -72,7 +73,7 @@ def run(
     from zdm_ml.registry.glance import count_entries
     from zdm_ml.stack import up as start
 
-    settings = load_settings()
+    settings = _stack_settings()
     chosen = _choose_profile(profile)
     try:
         _ensure_data(settings, data)
@@ -118,13 +119,15 @@ def _ensure_data(settings: Settings, source: str) -> None:
 def _choose_profile(wanted: str) -> str:
     if wanted != "auto":
         return wanted
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "quick"
-    return "full" if listed.returncode == 0 and "GPU " in listed.stdout else "quick"
+    return "full" if count_gpus() else "quick"
+
+
+def _stack_settings() -> Settings:
+    """Return the settings with a slot for each of the machine's GPUs, unless the shell says."""
+    settings = load_settings()
+    if "ZDM_GPU_SLOTS" in os.environ:
+        return settings
+    return replace(settings, gpu_slots=max(1, count_gpus()))
 
 
 def say(text: str) -> None:
