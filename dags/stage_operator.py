@@ -111,9 +111,8 @@ class RegisterOperator(CommandOperator):
         result = super().execute(context)
         if result["decision"] == "not_eligible":
             raise exceptions.AirflowFailException(result["reason"])
-        # The first try may have died after registering.
-        retried = context["ti"].try_number > 1 and result.get("alias") == "challenger"
-        if result["decision"] != "registered" and not retried:
+        # Pending: registered before, but its event was lost or its promotion never ran.
+        if result["decision"] != "registered" and not result["pending"]:
             raise exceptions.AirflowSkipException(f"no new version: {result.get('reason', '')}")
         context["outlet_events"][self.asset].extra = {"version": result["version"]}
         return result

@@ -132,7 +132,7 @@ class Follower:
                     raise StackError(
                         f"{error.problem}, for {self.patience:.0f} s by now",
                         hint="the run itself may go on: `zdm status` shows the stack, `zdm up` "
-                        "starts what is missing, `make run` follows again",
+                        "starts what is missing, Airflow's page of the DAG shows the run",
                     ) from error
                 if self.latest is not None:
                     elapsed = time.monotonic() - self.begin

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 
 PATIENCE_SECONDS = 20
+
+
+def visible_devices(environ: Mapping[str, str]) -> list[str]:
+    """Return the GPUs that `CUDA_VISIBLE_DEVICES` grants, none where it is not set."""
+    return [
+        name.strip() for name in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()
+    ]
 
 
 def count_gpus() -> int:

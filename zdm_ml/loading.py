@@ -88,16 +88,16 @@ def _folder(ref: str | Path, settings: Settings | None) -> Path:
 
 def _latest_trained(name: str, settings: Settings) -> Path:
     models = read_pipeline(settings.root).paths["models"]
-    in_checkout = settings.root / models / name
-    if (in_checkout / "net.json").is_file():
-        return in_checkout
-    in_runs = [file.parent for file in (settings.home / "runs").glob(f"*/{models}/{name}/net.json")]
-    if not in_runs:
+    roots = [settings.root, *(settings.home / "runs").glob("*")]
+    trained = [
+        root / models / name for root in roots if (root / models / name / "net.json").is_file()
+    ]
+    if not trained:
         raise PackageError(
             f"{name} is not trained, neither in {settings.root} nor in a run",
             hint=f"run `make run`, or `dvc repro train@{name}`",
         )
-    return max(in_runs, key=lambda folder: (folder / "net.json").stat().st_mtime)
+    return max(trained, key=lambda folder: (folder / "net.json").stat().st_mtime)
 
 
 def _winner(run: Path) -> Path:

@@ -64,7 +64,7 @@ def load_settings(environ: Mapping[str, str] | None = None, root: Path | None = 
         store_url=env.get("ZDM_STORE_URL") or f"sqlite:///{home / 'predictions.db'}",
         weights_dir=Path(weights_dir) if weights_dir else None,
         schedule=env.get("ZDM_SCHEDULE") or "0 3 * * 0",
-        gpu_slots=_number(env, "ZDM_GPU_SLOTS", 1),
+        gpu_slots=max(1, _number(env, "ZDM_GPU_SLOTS", 1)),
         run_id=env.get("ZDM_RUN_ID") or None,
     )
 

@@ -54,3 +54,12 @@ def test_an_unknown_model_is_refused_by_name(project: Path) -> None:
 
     with pytest.raises(ConfigError, match="vgg16"):
         run_params(text, project, profile="quick", models=["vgg16"])
+
+
+def test_a_profile_fits_a_checkout_that_trains_fewer_models(project: Path) -> None:
+    text = (project / "params.yaml").read_text()
+    fewer = run_params(text, project, profile="full", models=["luna"])
+
+    quick = overlay(fewer, project, "quick")
+
+    assert list(yaml.safe_load(quick)["models"]) == ["luna"]

@@ -68,6 +68,14 @@ def main() -> None:
             raise
         console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
         sys.exit(1)
+    except OSError as error:
+        if _state["debug"]:
+            raise
+        console.print(f"error: {error}", style="bold red", markup=False)
+        console.print(
+            "  next: check space and owner of what it names; --debug shows where", markup=False
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         console.print("interrupted", markup=False)
         sys.exit(130)

@@ -68,6 +68,7 @@ def transfer(
 ) -> None:
     """Compare the three transfer strategies: nothing frozen, last blocks, head only."""
     from zdm_ml.pipeline.experiments import transfer_trials
+    from zdm_ml.registry.naming import display_name
 
     table = Table("model", "transfer", "trainable", "init", "accuracy", "escapes", "overkills")
     trials = transfer_trials(
@@ -90,7 +91,7 @@ def transfer(
                 }
             )
         table.add_row(
-            trial.model,
+            display_name(trial.model, trial.metrics["profile"]),
             trial.transfer,
             f"{trial.trainable:,}",
             trial.init,

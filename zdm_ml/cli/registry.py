@@ -31,17 +31,17 @@ def register(
     json: Json = False,
 ) -> None:
     """Register the winner of a published run as challenger; exit 3 if it is not eligible."""
-    from zdm_ml.pipeline.commands import tag_exists
-    from zdm_ml.pipeline.workspace import run_tag
+    from zdm_ml.pipeline.workspace import Workspace, is_published
     from zdm_ml.registry.finished import open_run
+    from zdm_ml.registry.promotion import never_judged
     from zdm_ml.registry.registration import register_run
 
     settings = load_settings()
     run = open_run(settings, run_id, workspace)
     decision = register_run(
-        settings, run, published=lambda safe_id: tag_exists(settings.root, run_tag(safe_id))
+        settings, run, published=lambda name: is_published(settings, Workspace(name, run.root))
     )
-    _answer(decision, json)
+    _answer(decision, json, pending=never_judged(settings, decision))
     if decision.decision == "not_eligible":
         raise typer.Exit(NOT_ELIGIBLE)
 
@@ -81,12 +81,12 @@ def rollback(timeout: Timeout = 60.0, json: Json = False) -> None:
 
 @app.command()
 def verify_live(timeout: Timeout = 60.0, json: Json = False) -> None:
-    """Exit 0 only if the inference server answers with the registry's champion."""
+    """Exit 1 if the inference server does not answer with the champion that the registry names."""
     from zdm_ml.registry.rollback import verify_live as verify
 
     decision = verify(load_settings(), timeout=timeout)
     _answer(decision, json)
-    if decision.decision != "live":
+    if decision.decision == "not_live":
         raise typer.Exit(1)
 
 
@@ -96,7 +96,7 @@ def _images(settings: Settings) -> ImagesFor:
     return lambda data_md5: materialise(settings, data_md5)
 
 
-def _answer(decision: Decision, as_json: bool) -> None:
+def _answer(decision: Decision, as_json: bool, **more: object) -> None:
     from rich.table import Table
 
     if decision.checks:
@@ -106,7 +106,7 @@ def _answer(decision: Decision, as_json: bool) -> None:
         console.print(table)
     console.print(f"{decision.decision}: {decision.reason}", markup=False, soft_wrap=True)
     if as_json:
-        emit(decision.as_json())
+        emit(decision.as_json() | more)
 
 
 def _text(value: float | int | str | None) -> str:

@@ -15,6 +15,7 @@ from zdm_ml.evaluation.report import LEAK_WARNING
 from zdm_ml.follow import Follower
 from zdm_ml.outcome import ask_live_server, leaderboard, read_outcome, test_image
 from zdm_ml.registry.glance import count_entries
+from zdm_ml.registry.naming import display_name
 
 if TYPE_CHECKING:
     from zdm_ml.airflow_api import AirflowApi
@@ -85,7 +86,7 @@ def _say_outcome(
     elif rows := leaderboard(settings, run_id):
         console.print(board_table(rows))
         for row in rows:
-            say(f"{row['model_name']}: {row['reason']}")
+            say(f"{display_name(row['model_name'], row['profile'] or 'full')}: {row['reason']}")
         say(f"note: {LEAK_WARNING}")
     say(
         f"MLflow: trainings {before.trainings} -> {after.trainings}, "

@@ -10,7 +10,7 @@ import typer
 
 from zdm_ml.cli.app import app, console, emit
 from zdm_ml.errors import DataError, RegistryError, ZdmError
-from zdm_ml.gpus import count_gpus
+from zdm_ml.gpus import count_gpus, visible_devices
 from zdm_ml.settings import Settings, load_settings
 
 
@@ -75,16 +75,19 @@ def run(
 
     settings = _stack_settings()
     chosen = _choose_profile(profile)
+    phase = "nothing was started"
     try:
         _ensure_data(settings, data)
         say("starting the stack")
+        phase = "the stack stays up, no run was started"
         start(settings, os.environ)
         settings = load_settings()
         say_urls(settings)
         before = count_entries(settings.mlflow_uri)
+        phase = "stopped following; the run goes on and the stack stays up"
         retrain_and_promote(settings, airflow_api(settings), chosen, before)
     except KeyboardInterrupt:
-        say("stopped following; the run goes on and the stack stays up")
+        say(phase)
         say("`zdm status` shows it, `make down` (or `zdm down`) stops it with everything in it")
         raise typer.Exit(130) from None
 
@@ -127,7 +130,8 @@ def _stack_settings() -> Settings:
     settings = load_settings()
     if "ZDM_GPU_SLOTS" in os.environ:
         return settings
-    return replace(settings, gpu_slots=max(1, count_gpus()))
+    granted = len(visible_devices(os.environ)) or count_gpus()
+    return replace(settings, gpu_slots=max(1, granted))
 
 
 def say(text: str) -> None:

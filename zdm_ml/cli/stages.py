@@ -49,7 +49,7 @@ def split() -> None:
     for side, counts in report["per_split"].items():
         shown = ", ".join(f"{count} {label}" for label, count in counts.items())
         console.print(f"{side}: {shown}", markup=False)
-    _say_estimate(context)
+    _say_estimate(context, list(context.params.models))
 
 
 @app.command()
@@ -59,6 +59,7 @@ def train(model: ModelOption) -> None:
 
     context = _context()
     context.params.model(model)
+    _say_estimate(context, [model])
     with _epochs(model) as show:
         result = run(context, model, show)
     console.print(f"{model}: best epoch {result.best_epoch} of {len(result.history)}", markup=False)
@@ -113,7 +114,7 @@ def _context() -> Context:
     return Context(load_settings())
 
 
-def _say_estimate(context: Context) -> None:
+def _say_estimate(context: Context, names: list[str]) -> None:
     """Say how long the trainings will take where that is longer than a coffee."""
     from zdm_ml.training.device import choose_device
 
@@ -121,10 +122,10 @@ def _say_estimate(context: Context) -> None:
         return
     from zdm_ml.pipeline.train_stage import estimate_hours
 
-    pretrained, scratch = estimate_hours(context)
+    pretrained, scratch = estimate_hours(context, names)
     console.print(
-        f"estimate: training {len(context.params.models)} models takes about {pretrained:.1f} h on "
-        f"this CPU ({os.cpu_count()} cores) from pretrained weights, {scratch:.1f} h from scratch; "
+        f"estimate: training {', '.join(names)} takes about {pretrained:.1f} h on this CPU "
+        f"({os.cpu_count()} cores) from pretrained weights, {scratch:.1f} h from scratch; "
         "`zdm profile quick` makes it minutes",
         markup=False,
     )

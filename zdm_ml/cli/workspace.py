@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from zdm_ml.cli.app import app, console, emit
+from zdm_ml.errors import ConfigError
 from zdm_ml.settings import load_settings
 
 workspace_app = typer.Typer(
@@ -34,12 +35,14 @@ def plan(
     from zdm_ml.pipeline.retraining import open_parent_run
 
     settings = load_settings()
+    if seed and not seed.isdigit():
+        raise ConfigError(f"seed {seed!r} is not a whole number", hint="leave it out or correct it")
     request = RunRequest(
         run_id=run_id,
         profile=profile,
         models=tuple(name.strip() for name in models.split(",") if name.strip()),
         data_version=data_version or "latest",
-        seed=int(seed) if seed.isdigit() else None,
+        seed=int(seed) if seed else None,
         force=force.lower() == "true",
         note=note,
     )

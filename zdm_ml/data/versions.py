@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import uuid
 from collections.abc import Callable
@@ -15,10 +16,12 @@ from zdm_ml.data.archive import Staged, stage_source
 from zdm_ml.data.identity import dvc_folder_hash
 from zdm_ml.data.manifest import CLASSES
 from zdm_ml.errors import DataError, PipelineError
-from zdm_ml.files import write_json, write_text
+from zdm_ml.files import write_text
 from zdm_ml.pipeline.commands import dvc, git, git_as_product, head_commit
 from zdm_ml.pipeline.workspace import add_worktree, remove_worktree
 from zdm_ml.settings import Settings, make_home
+
+logger = logging.getLogger(__name__)
 
 BRANCH = "zdm/data"
 POINTER = "data/castings.dvc"
@@ -111,7 +114,7 @@ def _commit_staged(settings: Settings, work: Path, staged: Staged) -> Imported:
     md5 = dvc_folder_hash(folder)
     known = versions(settings.root)
     if known and known[0].md5 == md5:
-        place(settings, folder, md5)
+        place(settings, folder)
         return Imported(staged, known[0], changed=False)
     tree = work / "tree"
     add_worktree(settings, tree)
@@ -129,7 +132,7 @@ def _commit_staged(settings: Settings, work: Path, staged: Staged) -> Imported:
     version = _commit_pointer(
         settings.root, pointer, md5, staged, known[0].commit if known else None
     )
-    place(settings, target, md5)
+    place(settings, target)
     return Imported(staged, version, changed=True)
 
 
@@ -150,18 +153,26 @@ def _commit_pointer(
     return resolve(root, commit)
 
 
-def place(settings: Settings, folder: Path, md5: str) -> None:
-    """Move an imported folder to where the pipeline of this checkout reads it."""
+def place(settings: Settings, folder: Path) -> None:
+    """Put an imported folder where the pipeline of this checkout reads it.
+
+    What lies there goes, unless no data version holds it: then it is kept in the state folder.
+    """
     target = settings.root / "data" / "castings"
-    marker = settings.home / "checkout.json"
+    incoming, old = (target.with_name(f".castings.{name}") for name in ("incoming", "old"))
+    for leftover in (incoming, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     target.parent.mkdir(exist_ok=True)
-    discarded = settings.home / "incoming" / "discarded"
-    marker.unlink(missing_ok=True)
+    shutil.move(folder, incoming)  # the state folder may lie on another disk
     if target.exists():
-        discarded.parent.mkdir(parents=True, exist_ok=True)
-        target.rename(discarded)
-    folder.rename(target)
-    write_json(marker, {"md5": md5})
+        if dvc_folder_hash(target) not in {version.md5 for version in versions(settings.root)}:
+            kept = settings.home / "replaced" / f"castings-{uuid.uuid4().hex[:8]}"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(target, kept)
+            logger.warning("data/castings held images of no data version: kept in %s", kept)
+        target.rename(old)
+    incoming.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def materialise(settings: Settings, md5: str) -> Path:

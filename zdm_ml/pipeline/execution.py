@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from zdm_ml.files import write_json
+from zdm_ml.files import write_json, write_text
+from zdm_ml.gpus import visible_devices
 from zdm_ml.pipeline.commands import dvc_command
 from zdm_ml.pipeline.dvcfile import Stage, read_pipeline
 from zdm_ml.pipeline.locks import claim_devices, die_with_parent, fence
@@ -42,13 +43,20 @@ def run_stage(
     record = read_record(workspace)
     stage = read_pipeline(workspace.path).stage(stage_name)
     lock = settings.home / "locks" / f"{workspace.run_id}-{_file_name(stage)}.lock"
-    with fence(lock), failure_record(workspace, stage) as note, _devices(settings, stage) as device:
-        force = ("--force",) if record.force else ()
+    with (
+        fence(lock),
+        failure_record(workspace, stage) as note,
+        _devices(settings, stage, environ) as devices,
+    ):
+        forced = workspace.path / ".zdm-forced" / _file_name(stage)
+        force = ("--force",) if record.force and not forced.exists() else ()
         command = dvc_command("--wait-for-lock", "repro", "--single-item", *force, stage.name)
-        variables = _environment(settings, workspace, environ, device)
+        variables = _environment(settings, workspace, environ, devices)
         code, lines = _stream(command, workspace.path, variables, say)
         if code != 0:
             note("; ".join(lines))
+        elif force:
+            write_text(forced, "")  # a task that is cleared later has nothing to do
     return code
 
 
@@ -71,13 +79,15 @@ def failure_record(workspace: Workspace, stage: Stage) -> Iterator[Callable[[str
 
 
 @contextmanager
-def _devices(settings: Settings, stage: Stage) -> Iterator[list[str]]:
+def _devices(settings: Settings, stage: Stage, environ: Mapping[str, str]) -> Iterator[list[str]]:
     """Hold what the stage's pool stands for: GPUs where there are some, else the CPU's one slot."""
     if stage.airflow.get("pool") != DEVICE_POOL:
         yield []
         return
     everything = stage.airflow.get("pool_slots") == "all"
-    devices = [str(index) for index in range(max(1, settings.gpu_slots))]
+    slots = [str(index) for index in range(max(1, settings.gpu_slots))]
+    # Whoever started the stack may have given it some of the machine's GPUs only.
+    devices = visible_devices(environ) or slots
     with claim_devices(settings.home / "locks", devices, every=everything) as claimed:
         yield claimed
 
@@ -99,7 +109,7 @@ def _environment(
         "ZDM_RUN_ID": workspace.run_id,
         STAGE_PROCESS: str(os.getpid()),
     }
-    if devices and "CUDA_VISIBLE_DEVICES" not in environ:
+    if devices:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     return variables
 

@@ -76,6 +76,8 @@ def run_params(
 
 def _merge(base: Any, changes: Mapping[str, Any], where: str) -> None:
     for key, value in changes.items():
+        if where == "models." and key not in base:
+            continue  # a checkout may train fewer models than the profile knows
         if key not in base and not where.endswith((".scratch.", ".finetune.")):
             raise ConfigError(f"profile sets {where}{key}, which params.yaml does not have")
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from filelock import FileLock
 
@@ -13,7 +14,8 @@ from zdm_ml.pipeline.commands import dvc, git
 from zdm_ml.pipeline.workspace import remove_worktree, run_tag
 from zdm_ml.settings import Settings, make_home
 
-CHECKPOINT_DAYS = 7
+DAYS = 7
+"""Age from which checkpoints, experiments and copies of data versions go."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,18 @@ def collect(settings: Settings, *, keep: int, needed: Collection[str]) -> Collec
     home = make_home(settings.home)
     with FileLock(home / "locks" / "data.lock"):
         runs = _forget_runs(settings, keep=keep, needed=needed)
-        checkpoints = _forget_checkpoints(settings)
-        printed = dvc(settings.root, "gc", "--workspace", "--all-commits", "--force")
-        dvc(settings.root, "gc", "--workspace", "--all-commits", "--force", "--cloud")
-        shutil.rmtree(home / "data", ignore_errors=True)  # comes back from the cache when needed
+        checkpoints = _forget_older(home / "checkpoints")
+        for path in _older(home / "experiments"):
+            remove_worktree(settings, path)
+        _forget_older(home / "data")  # comes back from the cache when needed
+        # A run under way has outs that no commit names yet: its workspace speaks for them.
+        projects = [
+            str(path) for name in ("runs", "experiments") for path in (home / name).glob("*")
+        ]
+        scope = ["--workspace", "--all-commits", "--force"]
+        scope += ["--projects", *projects] if projects else []
+        printed = dvc(settings.root, "gc", *scope)
+        dvc(settings.root, "gc", *scope, "--cloud")
     return Collected(runs, checkpoints, "; ".join(printed.strip().splitlines()))
 
 
@@ -51,6 +61,8 @@ def _forget_runs(settings: Settings, *, keep: int, needed: Collection[str]) -> i
         reverse=True,
     )
     kept = {*tagged[:keep], *needed, *(path.name for path in workspaces[:keep])}
+    # An earlier state of a kept run, `<id>.1`, stays with it.
+    kept |= {name for name in tagged if name.rpartition(".")[0] in kept}
     for path in workspaces:
         if path.name not in kept or (path.name in needed and path.name not in tagged[:keep]):
             remove_worktree(settings, path)
@@ -61,13 +73,14 @@ def _forget_runs(settings: Settings, *, keep: int, needed: Collection[str]) -> i
     return len({*old, *gone})
 
 
-def _forget_checkpoints(settings: Settings) -> int:
-    limit = time.time() - CHECKPOINT_DAYS * 86400
-    old = [
-        folder
-        for folder in (settings.home / "checkpoints").glob("*")
-        if folder.stat().st_mtime < limit
-    ]
-    for folder in old:
-        shutil.rmtree(folder, ignore_errors=True)
+def _forget_older(folder: Path) -> int:
+    """Remove the folders in `folder` that nothing has written to for a week."""
+    old = _older(folder)
+    for path in old:
+        shutil.rmtree(path, ignore_errors=True)
     return len(old)
+
+
+def _older(folder: Path) -> list[Path]:
+    limit = time.time() - DAYS * 86400
+    return [path for path in folder.glob("*") if path.is_dir() and path.stat().st_mtime < limit]

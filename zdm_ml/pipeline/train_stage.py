@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 
@@ -105,8 +105,8 @@ def _initial_net(context: Context, name: str) -> tuple[nn.Module, NetSpec]:
     return net, spec
 
 
-def estimate_hours(context: Context) -> tuple[float, float]:
-    """Return how long all trainings take on this CPU: from pretrained weights, and from scratch."""
+def estimate_hours(context: Context, names: Collection[str]) -> tuple[float, float]:
+    """Return how long trainings take on this CPU: from pretrained weights, and from scratch."""
     params = context.params
     images, val_images = len(context.rows("train")), len(context.rows("val"))
     epochs = {
@@ -114,11 +114,12 @@ def estimate_hours(context: Context) -> tuple[float, float]:
             params.recipe(name, scratch=zoo.architecture(name).weights is None).epochs,
             params.recipe(name, scratch=True).epochs,
         )
-        for name in params.models
+        for name in names
     }
     jobs = [
         Job(name, model.input_size, model.transfer, 1, images, val_images, params.train.batch_size)
         for name, model in params.models.items()
+        if name in names
     ]
     seconds = estimate_seconds(jobs)
     pretrained, scratch = (

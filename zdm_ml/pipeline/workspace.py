@@ -17,6 +17,7 @@ from zdm_ml.pipeline.commands import dvc, git, git_as_product, head_commit, tag_
 from zdm_ml.settings import Settings
 
 LOCAL_REMOTE = "local"
+PUBLISHED_FILES = ("params.yaml", "dvc.lock")
 
 
 def safe_run_id(text: str) -> str:
@@ -106,24 +107,45 @@ def _set(config: configparser.ConfigParser, section: str, key: str, value: str) 
     config.set(section, key, value)
 
 
+def is_published(settings: Settings, workspace: Workspace) -> bool:
+    """Tell whether the run's tag holds the parameters and lock that the workspace has now."""
+    tag = run_tag(workspace.run_id)
+    if not tag_exists(settings.root, tag):
+        return False
+    return all(
+        _blob(settings.root, f"{tag}:{name}") == git(workspace.path, "hash-object", name)
+        for name in PUBLISHED_FILES
+    )
+
+
 def publish(settings: Settings, workspace: Workspace) -> str:
     """Push a run's outs, then commit and tag its parameters and lock; return the commit.
 
     The tag comes last: where it exists, `git checkout` of it and `dvc checkout` give back every
-    byte. A run that is tagged already is left as it is.
+    byte. A run that is published as it stands is left alone; one whose stages ran again since
+    (a cleared task) gets the tag anew, and the earlier state stays as `run/<id>.1`, `.2` ...
     """
     tag = run_tag(workspace.run_id)
-    if tag_exists(settings.root, tag):
+    if is_published(settings, workspace):
         return git(settings.root, "rev-list", "-n", "1", tag)
     check_lock(workspace.path)
     dvc(workspace.path, "push", "--quiet")
-    files = ["params.yaml", "dvc.lock", "data/castings.dvc", "failures"]
-    git(workspace.path, "add", "--force", *files)
+    git(workspace.path, "add", "--force", *PUBLISHED_FILES, "data/castings.dvc", "failures")
     message = f"Run {workspace.run_id}"
     git_as_product(workspace.path, "commit", "--quiet", "--allow-empty", "-m", message)
     commit = head_commit(workspace.path)
-    git(settings.root, "tag", tag, commit)
+    if tag_exists(settings.root, tag):
+        earlier = len(git(settings.root, "tag", "--list", f"{tag}.*").splitlines()) + 1
+        git(settings.root, "tag", f"{tag}.{earlier}", tag)
+    git(settings.root, "tag", "--force", tag, commit)
     return commit
+
+
+def _blob(root: Path, name: str) -> str:
+    try:
+        return git(root, "rev-parse", "--verify", "--quiet", name)
+    except PipelineError:
+        return ""
 
 
 def check_lock(path: Path) -> None:

@@ -13,13 +13,15 @@ import yaml
 from filelock import FileLock
 
 from zdm_ml.errors import RegistryError
-from zdm_ml.params import load_params
+from zdm_ml.params import parse_params
+from zdm_ml.pipeline.commands import git
 from zdm_ml.registry import ledger
 from zdm_ml.registry.connection import connect, registry_errors
 from zdm_ml.registry.decision import Check, Decision, unmet
 from zdm_ml.registry.evidence import Contest, ImagesFor, examine
 from zdm_ml.registry.gate import Policy, explain
 from zdm_ml.registry.versions import (
+    CHALLENGER,
     CHAMPION,
     PREVIOUS,
     ROLLED_BACK,
@@ -38,11 +40,12 @@ ATTEMPTS = 3
 
 
 def policy_for(root: Path, profile: str) -> Policy:
-    """Return the limits of the checkout's params.yaml for a model of `profile`.
+    """Return the limits of the committed params.yaml for a model of `profile`.
 
-    The profile's own overlay of section `promote` applies: a smoke run has few test images.
+    The profile's own overlay of section `promote` applies: a smoke run has few test images. What
+    is not committed does not count: `zdm profile smoke` must not lower the gate for full models.
     """
-    params = load_params(root / "params.yaml")
+    params = parse_params(yaml.safe_load(git(root, "show", "HEAD:params.yaml")), "params.yaml")
     overlay = root / "profiles" / f"{profile}.yaml"
     changes = yaml.safe_load(overlay.read_text()).get("promote", {}) if overlay.is_file() else {}
     promote = replace(params.promote, **changes)
@@ -113,6 +116,13 @@ def promotion_lock(settings: Settings) -> Iterator[None]:
 def ledger_path(settings: Settings) -> Path:
     """Return the file with every decision about the champion."""
     return settings.home / "ledger.jsonl"
+
+
+def never_judged(settings: Settings, decision: Decision) -> bool:
+    """Tell whether a challenger waits for the gate: it was announced, and the ledger is silent."""
+    if decision.alias != CHALLENGER:
+        return False
+    return all(line["to"] != decision.version for line in ledger.read(ledger_path(settings)))
 
 
 def move_champion(client: MlflowClient, old: VersionInfo | None, new: VersionInfo) -> None:

@@ -38,12 +38,14 @@ def register_run(
     uri, run_id = settings.mlflow_uri, run.record.run_id
     if not published(run_id):
         raise RegistryError(
-            f"run {run_id} is not published: git has no tag run/{run_id}",
+            f"run {run_id} is not published: no tag run/{run_id} holds its dvc.lock",
             hint=f"`zdm workspace publish --run-id {run_id}`, then register again",
         )
     selection = run.selection
     eligible = check("selection", bool(selection["eligible"] and selection["winner"]))
     if eligible.state != "passed":
+        with registry_errors(uri, "recording the trainings"):
+            record_models(connect(uri), run, succeeded=False)
         reason = f"not registered: {selection['reason']}"
         return Decision(None, None, "not_eligible", reason, (eligible,), run_id)
     home = make_home(settings.home)
@@ -84,7 +86,9 @@ def _register(
     return Decision(result.version, alias, decision, reason, checks, run.record.run_id)
 
 
-def record_models(client: MlflowClient, run: FinishedRun) -> dict[str, str]:
+def record_models(
+    client: MlflowClient, run: FinishedRun, *, succeeded: bool = True
+) -> dict[str, str]:
     """Return each trained model's MLflow run, filled in from files where the server missed it."""
     trained = [model for name in run.record.models if (model := describe(run, name)) is not None]
     record = run.record
@@ -98,5 +102,5 @@ def record_models(client: MlflowClient, run: FinishedRun) -> dict[str, str]:
     recorded = {model.model_name: ensure_run(client, model, parent) for model in trained}
     # A run that trained nothing has no parent, unless it was started as one.
     if record.mlflow_run_id or parent.cache_info().currsize:
-        end_parent(client, parent(), succeeded=True, reports=run.paths["selection"].parent)
+        end_parent(client, parent(), succeeded=succeeded, reports=run.paths["selection"].parent)
     return recorded

@@ -11,6 +11,7 @@ from zdm_ml.errors import RegistryError
 from zdm_ml.registry import ledger
 from zdm_ml.registry.connection import connect
 from zdm_ml.registry.decision import Check, Decision
+from zdm_ml.registry.gate import profile_check
 from zdm_ml.registry.live import wait_until_served
 from zdm_ml.registry.promotion import ledger_path, move_champion, promotion_lock
 from zdm_ml.registry.selftest import self_test_in_clean_process
@@ -39,6 +40,12 @@ def rollback(settings: Settings, *, timeout: float) -> Decision:
     client = connect(settings.mlflow_uri)
     with promotion_lock(settings):
         holder, target = _holder_and_target(settings, client)
+        profile = profile_check(target.profile, holder.profile)
+        if profile.state != "passed":
+            raise RegistryError(
+                f"{target.title} cannot replace {holder.title}: a demo never replaces a full model",
+                hint="`zdm promote N --again` puts another version before the gate",
+            )
         if target.rolled_back:
             reason = (
                 f"{holder.title} stays: {target.title} was rolled back itself "
@@ -66,9 +73,7 @@ def verify_live(settings: Settings, *, timeout: float) -> Decision:
     """Compare what the inference server answers with what the registry names as champion."""
     info = champion(settings.mlflow_uri)
     if info is None:
-        raise RegistryError(
-            f"{REGISTERED_MODEL} has no champion yet", hint="`zdm promote` approves a version"
-        )
+        return Decision(None, None, "no_champion", "no version is champion yet: nothing to verify")
     served = wait_until_served(settings.inference_url, info.version, timeout)
     decision = "live" if served.state == "passed" else "not_live"
     reason = f"{info.title} is the champion; {_serving(served)}"
