@@ -14,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from zdm_ml.data.identity import dvc_folder_hash
+from zdm_ml.data.versions import materialise, versions
 from zdm_ml.files import write_text
 from zdm_ml.pipeline.dvcfile import read_pipeline
 from zdm_ml.pipeline.profiles import run_params
+from zdm_ml.pipeline.retention import collect
+from zdm_ml.settings import load_settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -173,6 +177,50 @@ def test_a_published_run_comes_back_byte_by_byte(desk: Desk, tmp_path: Path) -> 
     assert (clone.root / "models" / "luna" / "weights.safetensors").read_bytes() == kept
 
 
+def test_gc_forgets_old_runs_and_keeps_what_is_needed(desk: Desk) -> None:
+    """r1 is published; r2 and r3 are workspaces; every data version stays whole."""
+    (desk.root / ".dvc" / "cache" / "files" / "md5" / "00").mkdir(parents=True, exist_ok=True)
+    orphan = desk.root / ".dvc" / "cache" / "files" / "md5" / "00" / ("0" * 30)
+    orphan.write_text("nothing names this")
+    settings = load_settings({}, desk.root)
+
+    collected = collect(settings, keep=1, needed={"r1"})
+
+    assert collected.runs == 1
+    assert not orphan.exists()
+    assert desk.run("git", "tag", "--list", "run/*").stdout.strip() == "run/r1"
+    version = versions(settings.root)[0]
+    assert dvc_folder_hash(materialise(settings, version.md5)) == version.md5
+
+
+def test_images_that_no_version_holds_are_kept_aside(desk: Desk, castings_source: Path) -> None:
+    stray = desk.root / "data" / "castings" / "test" / "ok_front" / "stray.txt"
+    stray.write_text("somebody's notes")
+
+    desk.run("zdm", "data", "import", str(castings_source))
+
+    assert not stray.exists()
+    assert len(list((desk.root / ".zdm" / "replaced").rglob("stray.txt"))) == 1
+
+
+def test_an_experiment_can_set_a_parameter(desk: Desk) -> None:
+    done = desk.run("dvc", "exp", "run", "--temp", "-S", "latency.repeats=4", "latency")
+
+    ran = re.findall(r"Running stage '([^']+)'", done.stdout + done.stderr)
+    assert ran == ["latency"]
+
+
+def test_transfer_strategies_are_compared_in_one_table(desk: Desk) -> None:
+    done = desk.run(
+        *("zdm", "experiment", "transfer", "--models", "luna", "--profile", "smoke", "--json")
+    )
+
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [row["transfer"] for row in rows] == ["full", "partial", "feature_extraction"]
+    trainable = [row["trainable"] for row in rows]
+    assert trainable == sorted(trainable, reverse=True)
+
+
 def test_one_failed_model_is_reported_and_the_others_are_ranked(desk: Desk) -> None:
     plan = ["zdm", "workspace", "plan", "--run-id", "r5", "--profile", "smoke", "--force", "true"]
     desk.run(*plan, "--models", "luna,resnet18")
@@ -246,3 +294,25 @@ def test_a_killed_training_goes_on_at_its_epoch(desk: Desk) -> None:
     write_text(params, before)
     assert any("goes on after epoch" in line for line in seen)
     assert "epoch 1/400" not in line
+
+
+def test_a_run_whose_stages_ran_again_is_published_anew(desk: Desk) -> None:
+    desk.run("zdm", "workspace", "publish", "--run-id", "r5")
+    root = desk.root / ".zdm" / "runs" / "r5"
+    Desk(root).set_params(r"min_models: 2", "min_models: 1")
+    desk.run("zdm", "workspace", "stage", "--run-id", "r5", "select")
+
+    refused = desk.run("zdm", "register", "--run-id", "r5", check=False)
+    desk.run("zdm", "workspace", "publish", "--run-id", "r5")
+
+    assert "is not published" in refused.stderr
+    tags = desk.run("git", "tag", "--list", "run/r5*").stdout.split()
+    assert tags == ["run/r5", "run/r5.1"]
+    published = desk.run("git", "show", "run/r5:dvc.lock").stdout
+    assert published == (root / "dvc.lock").read_text()
+
+
+def test_a_forced_stage_that_is_cleared_has_nothing_to_do(desk: Desk) -> None:
+    again = desk.run("zdm", "workspace", "stage", "--run-id", "r5", "train@luna")
+
+    assert "Running stage" not in again.stdout

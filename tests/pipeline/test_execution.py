@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from zdm_ml.pipeline.dvcfile import Stage, read_pipeline
-from zdm_ml.pipeline.execution import failure_record
+from zdm_ml.pipeline.execution import claimed_devices, failure_record
 from zdm_ml.pipeline.workspace import Workspace, safe_run_id
+from zdm_ml.settings import load_settings
 
 TRAIN = Stage("train@luna", "train", "luna", "cmd", (), (), {})
 
@@ -21,6 +23,25 @@ def workspace(tmp_path: Path, project: Path) -> Workspace:
 
 def _record(workspace: Workspace) -> Path:
     return workspace.path / read_pipeline(workspace.path).paths["failures"] / "train.luna.json"
+
+
+def test_a_task_gets_one_of_the_gpus_that_the_shell_granted(tmp_path: Path) -> None:
+    settings = load_settings({"ZDM_GPU_SLOTS": "2", "ZDM_HOME": str(tmp_path)}, tmp_path)
+    stage = replace(TRAIN, meta={"airflow": {"pool": "gpu"}})
+    granted = {"CUDA_VISIBLE_DEVICES": "2,5"}
+
+    with (
+        claimed_devices(settings, stage, granted) as first,
+        claimed_devices(settings, stage, granted) as second,
+    ):
+        assert (first, second) == (["2"], ["5"])
+
+
+def test_a_stage_outside_the_training_pool_takes_no_device(tmp_path: Path) -> None:
+    settings = load_settings({"ZDM_HOME": str(tmp_path)}, tmp_path)
+
+    with claimed_devices(settings, TRAIN, {}) as devices:
+        assert devices == []
 
 
 def test_a_stage_that_finishes_leaves_no_failure_record(workspace: Workspace) -> None:

@@ -46,7 +46,7 @@ def run_stage(
     with (
         fence(lock),
         failure_record(workspace, stage) as note,
-        _devices(settings, stage, environ) as devices,
+        claimed_devices(settings, stage, environ) as devices,
     ):
         forced = workspace.path / ".zdm-forced" / _file_name(stage)
         force = ("--force",) if record.force and not forced.exists() else ()
@@ -79,7 +79,9 @@ def failure_record(workspace: Workspace, stage: Stage) -> Iterator[Callable[[str
 
 
 @contextmanager
-def _devices(settings: Settings, stage: Stage, environ: Mapping[str, str]) -> Iterator[list[str]]:
+def claimed_devices(
+    settings: Settings, stage: Stage, environ: Mapping[str, str]
+) -> Iterator[list[str]]:
     """Hold what the stage's pool stands for: GPUs where there are some, else the CPU's one slot."""
     if stage.airflow.get("pool") != DEVICE_POOL:
         yield []
@@ -88,8 +90,8 @@ def _devices(settings: Settings, stage: Stage, environ: Mapping[str, str]) -> It
     slots = [str(index) for index in range(max(1, settings.gpu_slots))]
     # Whoever started the stack may have given it some of the machine's GPUs only.
     devices = visible_devices(environ) or slots
-    with claim_devices(settings.home / "locks", devices, every=everything) as claimed:
-        yield claimed
+    with claim_devices(settings.home / "locks", devices, every=everything) as names:
+        yield names
 
 
 def scripts_first(environ: Mapping[str, str]) -> dict[str, str]:
