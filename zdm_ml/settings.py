@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +75,9 @@ def make_home(home: Path) -> Path:
     try:
         home.mkdir(parents=True, exist_ok=True)
         home.chmod(0o700)
-        probe = home / ".probe"
-        probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=home) as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
     except OSError as error:
         raise ConfigError(
             f"state folder {home} cannot be written: {error.strerror}",
