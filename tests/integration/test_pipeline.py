@@ -204,7 +204,8 @@ def test_images_that_no_version_holds_are_kept_aside(desk: Desk, castings_source
 
 
 def test_an_experiment_can_set_a_parameter(desk: Desk) -> None:
-    done = desk.run("dvc", "exp", "run", "--temp", "-S", "latency.repeats=4", "latency")
+    done = desk.run("dvc", "exp", "run", "-S", "latency.repeats=4", "latency")
+    desk.run("git", "checkout", "--quiet", "--", "params.yaml", "dvc.lock")
 
     ran = re.findall(r"Running stage '([^']+)'", done.stdout + done.stderr)
     assert ran == ["latency"]
