@@ -21,7 +21,7 @@ FORMATS = ("JPEG", "PNG")
 THREADS = 8
 
 
-class ImageRefused(DataError):  # noqa: N818 (the contract's name: it says who refused)
+class ImageRefused(DataError):  # noqa: N818 (a refusal is an answer, not a fault)
     """One image that is not decoded; `reason` says which rule it broke."""
 
     def __init__(self, reason: Reason, problem: str, *, hint: str = "") -> None:

@@ -128,7 +128,7 @@ def _stream(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        preexec_fn=die_with_parent,  # noqa: PLW1509 (single-threaded here)
+        preexec_fn=die_with_parent,  # safe: this process has no other thread
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
