@@ -77,7 +77,7 @@ def test_memory_is_bounded_by_scoring_before_all_sources_are_read(
             read.append(index)
             yield png(60)
 
-    next(Predictor(net, 0.5, max_pixels=10_000).judge(sources()))  # type: ignore[arg-type]
+    next(Predictor(net, 0.5, max_pixels=10_000).judge(sources()))  # type: ignore[arg-type]  # a generator
 
     assert read == [0]
 
