@@ -17,6 +17,28 @@ from zdm_ml.models.net import NetSpec, save_net
 from zdm_ml.registry.package import Source
 
 DATA_MD5 = "0123456789abcdef0123456789abcdef.dir"
+METRICS = {
+    "balanced_accuracy": 1.0,
+    "escapes": 0,
+    "leaky": False,
+    "protocol": "grouped",
+    "seen": {"accuracy": 1.0, "leaky": True},
+    "by_casting": {
+        "aggregation": "a casting is wrong when at least half of its images are judged wrong",
+        "confidence": 0.95,
+        "defective": 12,
+        "good": 12,
+        "escapes": 0,
+        "overkills": 0,
+        "escape_rate_upper": 0.221,
+        "overkill_rate_upper": None,
+        "failed": [],
+    },
+    "robustness": {
+        "worst": {"name": "blur", "balanced_accuracy": 0.75, "escapes": 6},
+        "images": 24,
+    },
+}
 PER_CLASS = {"train": 2, "val": 2, "calibration": 3, "test": 12}
 
 
@@ -51,11 +73,12 @@ def make_run(
     good: bool = True,
     seed: int = 0,
     threshold: float = 0.5,
+    metrics: dict[str, Any] | None = None,
 ) -> Source:
     """Write models/, evaluation/, reports/ and the manifest of a finished run; return its source.
 
     A `good` net tells dark from bright and so judges every casting right; the others judge each
-    one wrong.
+    one wrong. `metrics` stands in for what `evaluate` would have written.
     """
     model, evaluation = folder / "models" / model_name, folder / "evaluation" / model_name
     spec = NetSpec(model_name, CLASSES, 32, 0.5, 0.25, "scratch", None, "full", profile)
@@ -64,7 +87,7 @@ def make_run(
         evaluation / "decision.json",
         {"threshold": threshold, "positive": "defect", "overkill_weight": 0.2},
     )
-    write_json(evaluation / "metrics.json", {"test": {"balanced_accuracy": 1.0, "escapes": 0}})
+    write_json(evaluation / "metrics.json", metrics or METRICS)
     write_manifest(folder / "manifest" / "split.csv", rows)
     write_text(folder / "history" / f"{model_name}.csv", "epoch,train_loss\n0,0.5\n1,0.25\n")
     write_json(

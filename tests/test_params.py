@@ -78,6 +78,30 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(raw: dict[str, Any]) 
         parse_params(raw, "params.yaml")
 
 
+@pytest.mark.parametrize(
+    ("section", "changes", "problem"),
+    [
+        ("split", {"test": 0.7}, r"split\.val"),
+        ("split", {"calibration": 0.0}, "each above 0"),
+        ("split", {"folds": 1}, r"split\.folds"),
+        ("split", {"fold": 5}, r"split\.fold"),
+        ("split", {"protocol": "random"}, r"split\.protocol"),
+        ("split", {"remember": "yes"}, r"split\.remember"),
+        ("audit", {"part_pattern": 3}, r"audit\.part_pattern"),
+        ("evaluate", {"confidence": 0.4}, r"evaluate\.confidence"),
+        ("evaluate", {"resamples": 10}, r"evaluate\.resamples"),
+        ("evaluate", {"perturbation_limit": "all"}, r"evaluate\.perturbation_limit"),
+    ],
+)
+def test_a_value_that_no_split_or_evaluation_can_use_is_named(
+    raw: dict[str, Any], section: str, changes: dict[str, Any], problem: str
+) -> None:
+    raw[section].update(changes)
+
+    with pytest.raises(ConfigError, match=problem):
+        parse_params(raw, "params.yaml")
+
+
 def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("train: [")

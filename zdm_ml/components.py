@@ -56,6 +56,8 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
         "ZDM_MLFLOW_PORT": str(settings.mlflow_port),
         "ZDM_INFERENCE_PORT": str(settings.inference_port),
         "ZDM_SCHEDULE": settings.schedule,
+        "ZDM_INBOX": settings.inbox,
+        "ZDM_INTAKE_SCHEDULE": settings.intake_schedule,
         "ZDM_GPU_SLOTS": str(settings.gpu_slots),
         "AIRFLOW_HOME": str(settings.home / "airflow"),
         "MLFLOW_TRACKING_URI": settings.mlflow_uri,

@@ -12,17 +12,28 @@ from zdm_ml.errors import ConfigError
 
 Transfer = Literal["full", "partial", "feature_extraction"]
 Profile = Literal["full", "quick", "smoke"]
+Protocol = Literal["grouped", "shipped", "kfold"]
 
 
 @dataclass(frozen=True)
 class AuditParams:
+    """`part_pattern` is a regular expression whose first group in a file name is its part."""
+
     max_pixels: int
+    part_pattern: str | None
 
 
 @dataclass(frozen=True)
 class SplitParams:
+    """Shares of castings; `folds` and `fold` count only under protocol kfold."""
+
+    protocol: Protocol
     val: float
     calibration: float
+    test: float
+    remember: bool
+    folds: int
+    fold: int
     train_limit: int | None
     holdout_limit: int | None
 
@@ -79,7 +90,12 @@ class CostParams:
 
 @dataclass(frozen=True)
 class EvaluateParams:
+    """`perturbation_limit` images at most are scored under each perturbation; null: all of test."""
+
     batch_size: int
+    confidence: float
+    resamples: int
+    perturbation_limit: int | None
 
 
 @dataclass(frozen=True)
@@ -96,8 +112,10 @@ class SelectParams:
 
 @dataclass(frozen=True)
 class PromoteParams:
+    """`min_castings` (per class) and `floors` (balanced accuracy) hold by profile."""
+
     cost_tolerance: float
-    min_castings: int
+    min_castings: dict[str, int]
     floors: dict[str, float]
 
 
@@ -169,19 +187,27 @@ def parse_params(raw: Any, source: str) -> Params:
 
 
 def _check_ranges(params: Params, source: str) -> None:
-    held_out = params.split.val + params.split.calibration
+    split = params.split
+    held_out = split.val + split.calibration + split.test
     facts = {
         "seed: at least 0": params.seed >= 0,
         "models: name at least one model": bool(params.models),
-        "split.val and split.calibration: each above 0, together below 1": (
-            params.split.val > 0 and params.split.calibration > 0 and held_out < 1
+        "split.val, split.calibration and split.test: each above 0, together below 1": (
+            min(split.val, split.calibration, split.test) > 0 and held_out < 1
         ),
+        "split.folds: at least 2": split.folds >= 2,
+        "split.fold: at least 0 and below split.folds": 0 <= split.fold < split.folds,
+        "evaluate.confidence: above 0.5 and below 1": 0.5 < params.evaluate.confidence < 1,
+        "evaluate.resamples: at least 100": params.evaluate.resamples >= 100,
         "train.batch_size: at least 2": params.train.batch_size >= 2,
         "train.std: above 0": params.train.std > 0,
         "train.augment.scale: two numbers, [low, high]": len(params.train.augment.scale) == 2,
         "cost.overkill_weight: at least 0": params.cost.overkill_weight >= 0,
         "latency.repeats: at least 1": params.latency.repeats >= 1,
         "select.min_models: at least 1": params.select.min_models >= 1,
+        f"promote.min_castings: a number above 0 for profile {params.profile!r}": (
+            params.promote.min_castings.get(params.profile, 0) >= 1
+        ),
         f"promote.floors: a floor for profile {params.profile!r}": (
             params.profile in params.promote.floors
         ),

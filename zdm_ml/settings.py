@@ -18,7 +18,10 @@ EXPERIMENT = "casting-retraining"
 
 @dataclass(frozen=True)
 class Settings:
-    """`root` is the checkout, `home` the state folder (`.zdm/` of the main checkout)."""
+    """`root` is the checkout, `home` the state folder (`.zdm/` of the main checkout).
+
+    `inbox` is a folder or any URL that fsspec reads.
+    """
 
     root: Path
     home: Path
@@ -29,6 +32,8 @@ class Settings:
     store_url: str
     weights_dir: Path | None
     schedule: str
+    inbox: str
+    intake_schedule: str
     gpu_slots: int
     run_id: str | None
 
@@ -47,7 +52,8 @@ def load_settings(environ: Mapping[str, str] | None = None, root: Path | None = 
     """Read the settings: the environment first, then the ports of the stack, then defaults.
 
     Variables: ZDM_ROOT, ZDM_HOME, ZDM_AIRFLOW_PORT, ZDM_MLFLOW_PORT, ZDM_INFERENCE_PORT,
-    MLFLOW_TRACKING_URI, ZDM_STORE_URL, ZDM_WEIGHTS_DIR, ZDM_SCHEDULE, ZDM_GPU_SLOTS, ZDM_RUN_ID.
+    MLFLOW_TRACKING_URI, ZDM_STORE_URL, ZDM_WEIGHTS_DIR, ZDM_SCHEDULE, ZDM_INBOX,
+    ZDM_INTAKE_SCHEDULE, ZDM_GPU_SLOTS, ZDM_RUN_ID.
     """
     env = os.environ if environ is None else environ
     root = (root or Path(env.get("ZDM_ROOT") or _find_root(Path.cwd()))).resolve()
@@ -65,6 +71,8 @@ def load_settings(environ: Mapping[str, str] | None = None, root: Path | None = 
         store_url=env.get("ZDM_STORE_URL") or f"sqlite:///{home / 'predictions.db'}",
         weights_dir=Path(weights_dir) if weights_dir else None,
         schedule=env.get("ZDM_SCHEDULE") or "0 3 * * 0",
+        inbox=env.get("ZDM_INBOX") or str(home / "inbox"),
+        intake_schedule=env.get("ZDM_INTAKE_SCHEDULE") or "*/15 * * * *",
         gpu_slots=max(1, _number(env, "ZDM_GPU_SLOTS", 1)),
         run_id=env.get("ZDM_RUN_ID") or None,
     )

@@ -53,7 +53,8 @@ def test_an_import_prints_one_json_object_and_a_repeat_changes_nothing(
     first = json.loads(zdm("data", "import", str(castings_source), "--json").stdout)
     second = json.loads(zdm("data", "import", str(castings_source), "--json").stdout)
 
-    assert set(first) == {"images", "quarantined", "per_split", "data_md5", "changed"}
+    named = {"images", "quarantined", "per_split", "castings", "data_md5", "version", "changed"}
+    assert set(first) == named
     assert (first["changed"], second["changed"]) == (True, False)
     assert first["data_md5"] == second["data_md5"]
     assert first["images"] == sum(sum(counts.values()) for counts in first["per_split"].values())

@@ -21,6 +21,12 @@ def refused(form: Any, name: str, value: Any) -> bool:
     return False
 
 
+def assets(dag: Any) -> list[str]:
+    """Return the names of the assets that start a DAG."""
+    condition = getattr(dag.timetable, "asset_condition", None)
+    return sorted(asset.name for asset in getattr(condition, "objects", []))
+
+
 def main(folder: Path, asked: list[tuple[str, str, Any]]) -> None:
     """Parse the folder and answer which of the asked form values are refused."""
     begin = time.perf_counter()
@@ -33,6 +39,7 @@ def main(folder: Path, asked: list[tuple[str, str, Any]]) -> None:
             "paused": dag.is_paused_upon_creation,
             "start_date": str(dag.start_date),
             "doc": dag.doc_md,
+            "assets": assets(dag),
             "tasks": {
                 task.task_id: {
                     "upstream": sorted(task.upstream_task_ids),
@@ -42,6 +49,7 @@ def main(folder: Path, asked: list[tuple[str, str, Any]]) -> None:
                     "retries": task.retries,
                     "minutes": task.execution_timeout.total_seconds() / 60,
                     "command": task.bash_command,
+                    "outlets": [outlet.name for outlet in task.outlets],
                 }
                 for task in dag.tasks
             },

@@ -67,7 +67,7 @@ def parsed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 def test_dag_files_parse_without_errors(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert {"retrain", "promote"} <= set(parsed["dags"])
+    assert {"retrain", "promote", "intake"} <= set(parsed["dags"])
 
 
 def test_dag_files_parse_within_a_second(parsed: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ def test_stage_settings_come_from_the_pipeline_file(parsed: dict[str, Any], proj
         assert task["minutes"] == stage.airflow["timeout_minutes"]
 
 
-@pytest.mark.parametrize("dag", ["retrain", "promote"])
+@pytest.mark.parametrize("dag", ["retrain", "promote", "intake"])
 def test_dag_makes_no_run_that_nobody_asked_for(parsed: dict[str, Any], dag: str) -> None:
     settings = parsed["dags"][dag]
 
@@ -140,9 +140,17 @@ def test_dag_makes_no_run_that_nobody_asked_for(parsed: dict[str, Any], dag: str
     assert settings["start_date"] == "None"
 
 
-@pytest.mark.parametrize("dag", ["retrain", "promote"])
+@pytest.mark.parametrize("dag", ["retrain", "promote", "intake"])
 def test_dag_shows_its_picture(parsed: dict[str, Any], dag: str) -> None:
     assert "->" in parsed["dags"][dag]["doc"]
+
+
+def test_intake_tells_retrain_of_new_castings(parsed: dict[str, Any]) -> None:
+    intake, retrain = (parsed["dags"][name] for name in ("intake", "retrain"))
+
+    assert list(intake["tasks"]) == ["intake"]
+    assert intake["tasks"]["intake"]["outlets"] == ["castings"]
+    assert retrain["assets"] == ["castings"]
 
 
 def test_form_takes_good_values(parsed: dict[str, Any]) -> None:

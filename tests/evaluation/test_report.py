@@ -1,82 +1,143 @@
+"""The leaderboard's page for people."""
+
+from __future__ import annotations
+
 from typing import Any
 
-from zdm_ml.evaluation.report import COLUMNS, leaderboard, markdown
+import pytest
+
+from zdm_ml.evaluation.leaderboard import leaderboard
+from zdm_ml.evaluation.report import casting_bounds, leak_warning, markdown
 from zdm_ml.evaluation.selection import Candidate, Selection, select
 
 
+def candidate(name: str, escapes: int, flops: int, **options: Any) -> Candidate:
+    values: dict[str, Any] = {
+        "model_name": name,
+        "escapes": escapes,
+        "overkills": 2,
+        "images": 100,
+        "cost": escapes + 0.4,
+        "flops": flops,
+        "accuracy": 0.97,
+        "balanced_accuracy": 0.96,
+        "threshold": 0.4,
+        "init": "official",
+        "profile": "full",
+        "castings": 24,
+        "escapes_castings": 0,
+        "overkills_castings": 1,
+        "leaky": False,
+    }
+    return Candidate(**{**values, **options})
+
+
 def evaluated(
-    profile: str = "full", init: str = "official"
+    profile: str = "full", init: str = "official", leaky: bool = False, protocol: str = "grouped"
 ) -> tuple[Selection, list[dict[str, Any]]]:
     models = [
-        Candidate("luna", 1, 2, 100, 1.4, 6 * 10**8, 0.97, 0.96, 0.4, "scratch", profile),
-        Candidate("swin_t", 0, 2, 100, 0.4, 9 * 10**9, 0.98, 0.97, 0.6, init, profile),
+        candidate("luna", 1, 6 * 10**8, init="scratch", profile=profile, leaky=leaky),
+        candidate("swin_t", 0, 9 * 10**9, init=init, profile=profile, leaky=leaky),
     ]
     selection = select(models, min_models=1, failures={"vit_b_16": "the loss became nan"})
-    figures = {
-        model.model_name: {
-            "escapes": model.escapes,
-            "overkills": model.overkills,
-            "cost": model.cost,
-            "flops": model.flops,
-            "init": model.init,
-            "profile": model.profile,
-            "accuracy": model.accuracy,
-            "parameters": 115088,
-            "confusion": "not a column",
-        }
-        for model in models
+    further = {
+        "parameters": 115088,
+        "defective_castings": 20,
+        "good_castings": 4,
+        "escape_rate_upper": 0.1391,
+        "overkill_rate_upper": 0.7514,
+        "confidence": 0.95,
+        "accuracy_low": 0.91,
+        "accuracy_high": 0.99,
+        "seen_accuracy": 0.995,
+        "worst_perturbation": "brightness_equalised",
+        "worst_balanced_accuracy": 0.71,
+        "protocol": protocol,
     }
+    figures = {model.model_name: {**vars(model), **further} for model in models}
     return selection, leaderboard(selection, figures)
 
 
-def test_rows_have_the_same_keys_best_first() -> None:
+def page(**options: Any) -> str:
+    selection, rows = evaluated(**options)
+    return markdown(rows, selection, 0.2)
+
+
+def test_page_names_winner_and_reasons() -> None:
+    shown = page()
+
+    assert "**Winner: swin_t has the lowest weighted cost, 0.4" in shown
+    assert "- **vit_b_16**: not ranked: the loss became nan" in shown
+    assert "escapes + 0.2 x overkills" in shown
+    assert "115,088" in shown
+
+
+def test_page_says_what_the_castings_prove() -> None:
+    assert (
+        "**swin_t**: 0 of 20 defective castings escaped, at most 13.9% at 95 %;"
+        " 1 of 4 good castings rejected, at most 75.1% at 95 %."
+    ) in page()
+
+
+def test_honest_and_seen_accuracy_stand_side_by_side_with_the_worst_case() -> None:
+    (line,) = [line for line in page().splitlines() if "| swin_t |" in line and "99.50%" in line]
+
+    assert "| 97.00% | 91.0% to 99.0% | 99.50% | brightness_equalised 71.0% |" in line
+
+
+@pytest.mark.parametrize(
+    ("protocol", "cause"),
+    [
+        ("shipped", "the shipped test images show castings that were also trained on"),
+        ("kfold", r"castings stand on more than one side of the split (protocol kfold)"),
+    ],
+)
+def test_leaky_figures_are_announced_before_all_others(protocol: str, cause: str) -> None:
+    shown = page(leaky=True, protocol=protocol)
+
+    assert f"> **LEAKY: {cause}." in shown
+    assert shown.index("LEAKY: ") < shown.index("| # |")
+    assert "| accuracy LEAKY |" in shown
+
+
+def test_honest_figures_carry_no_warning() -> None:
     _, rows = evaluated()
 
-    assert [tuple(row) for row in rows] == [COLUMNS] * 3
-    assert [row["model_name"] for row in rows] == ["swin_t", "luna", "vit_b_16"]
-    assert rows[2]["accuracy"] is None and rows[2]["reason"] == "not ranked: the loss became nan"
+    assert leak_warning(rows) is None
+    assert "> **LEAKY" not in page() and "accuracy LEAKY" not in page()
 
 
-def test_page_names_winner_reasons_and_the_leak() -> None:
-    selection, rows = evaluated()
+def test_every_table_is_rectangular() -> None:
+    blocks = [block.splitlines() for block in page().split("\n\n") if block.startswith("|")]
 
-    page = markdown(rows, selection, 0.2)
-
-    assert "**Winner: swin_t has the lowest weighted cost, 0.4" in page
-    assert "- **vit_b_16**: not ranked: the loss became nan" in page
-    assert "a casting that was also trained on" in page
-    assert "escapes + 0.2 x overkills" in page
-    assert "115,088" in page
-
-
-def test_table_is_rectangular() -> None:
-    selection, rows = evaluated()
-
-    table = [line for line in markdown(rows, selection, 0.2).splitlines() if line.startswith("|")]
-
-    assert len(table) == 2 + 3
-    assert len({line.count("|") for line in table}) == 1
+    assert [len(block) for block in blocks] == [2 + 3] * 3
+    assert all(len({line.count("|") for line in block}) == 1 for block in blocks)
+    assert max(block[0].count("|") for block in blocks) <= 11
 
 
 def test_only_a_quick_or_smoke_model_is_a_demo() -> None:
-    selection, rows = evaluated()
-    demo_selection, demo_rows = evaluated(profile="quick")
-
-    assert "demo" not in markdown(rows, selection, 0.2).lower()
-    assert "swin_t (demo)" in markdown(demo_rows, demo_selection, 0.2)
-    assert "Demo: trained with profile quick." in markdown(demo_rows, demo_selection, 0.2)
+    assert "demo" not in page().lower()
+    assert "swin_t (demo)" in page(profile="quick")
+    assert "Demo: trained with profile quick." in page(profile="quick")
 
 
 def test_models_from_scratch_are_named() -> None:
-    selection, rows = evaluated(init="scratch")
+    assert "without pretrained weights: swin_t, luna." in page(init="scratch")
 
-    assert "without pretrained weights: swin_t, luna." in markdown(rows, selection, 0.2)
+
+def test_a_class_without_castings_has_no_bound() -> None:
+    _, rows = evaluated()
+
+    shown = casting_bounds({**rows[0], "good_castings": 0, "overkills_castings": 0,
+                            "overkill_rate_upper": None})  # fmt: skip
+
+    assert shown.endswith("; 0 of 0 good castings rejected")
 
 
 def test_no_winner_is_said_plainly() -> None:
     selection = select([], min_models=1, failures={"luna": "killed"})
 
-    page = markdown(leaderboard(selection, {}), selection, 0.2)
+    shown = markdown(leaderboard(selection, {}), selection, 0.2)
 
-    assert "**no model may be registered: 0 of 1 models were evaluated" in page
-    assert "Winner" not in page
+    assert "**no model may be registered: 0 of 1 models were evaluated" in shown
+    assert "Winner" not in shown

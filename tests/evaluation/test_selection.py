@@ -11,7 +11,23 @@ from zdm_ml.evaluation.selection import Candidate, select
 
 def candidate(name: str, escapes: int = 0, overkills: int = 0, flops: int = 10**9) -> Candidate:
     cost = round(escapes + 0.2 * overkills, 9)
-    return Candidate(name, escapes, overkills, 100, cost, flops, 0.9, 0.9, 0.5, "official", "full")
+    return Candidate(
+        model_name=name,
+        escapes=escapes,
+        overkills=overkills,
+        images=100,
+        cost=cost,
+        flops=flops,
+        accuracy=0.9,
+        balanced_accuracy=0.9,
+        threshold=0.5,
+        init="official",
+        profile="full",
+        castings=12,
+        escapes_castings=min(escapes, 1),
+        overkills_castings=0,
+        leaky=False,
+    )
 
 
 def test_select_prefers_the_lowest_cost() -> None:
@@ -43,9 +59,12 @@ def test_full_ties_go_by_name() -> None:
 def test_every_reason_carries_its_figures() -> None:
     selection = select([candidate("a", 2), candidate("b", 1)], min_models=1)
 
-    assert selection.rows[0]["reason"].endswith("1 (1 escape, 0 overkills of 100 images)")
+    assert selection.rows[0]["reason"].endswith(
+        "1 (1 escape, 0 overkills of 100 images; 1 escape, 0 overkills of 12 castings)"
+    )
     assert selection.rows[1]["reason"] == (
-        "costs 1 more than b: 2 (2 escapes, 0 overkills of 100 images)"
+        "costs 1 more than b: 2 (2 escapes, 0 overkills of 100 images;"
+        " 1 escape, 0 overkills of 12 castings)"
     )
 
 
@@ -80,9 +99,21 @@ def test_no_model_at_all_has_no_winner() -> None:
     assert (selection.winner, selection.eligible) == (None, False)
 
 
-def test_models_judged_on_different_images_are_refused() -> None:
+@pytest.mark.parametrize("other", [{"images": 99}, {"castings": 11}])
+def test_models_judged_on_different_castings_are_refused(other: dict[str, int]) -> None:
     with pytest.raises(DataError, match="different test sets"):
-        select([candidate("a"), replace(candidate("b"), images=99)], min_models=1)
+        select([candidate("a"), replace(candidate("b"), **other)], min_models=1)
+
+
+def test_leaky_figures_are_never_ranked_beside_honest_ones() -> None:
+    with pytest.raises(DataError, match=r"leaky and honest .* \(leaky: b\)"):
+        select([candidate("a"), replace(candidate("b"), leaky=True)], min_models=1)
+
+
+def test_the_reason_of_leaky_figures_says_so() -> None:
+    selection = select([replace(candidate("a"), leaky=True)], min_models=1)
+
+    assert "of 12 castings, LEAKY)" in selection.reason
 
 
 def test_a_model_named_twice_is_refused() -> None:

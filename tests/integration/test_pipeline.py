@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from zdm_ml.data.checkout import materialise
 from zdm_ml.data.identity import dvc_folder_hash
-from zdm_ml.data.versions import materialise, versions
+from zdm_ml.data.versions import versions
 from zdm_ml.files import write_text
 from zdm_ml.pipeline.dvcfile import read_pipeline
 from zdm_ml.pipeline.profiles import run_params

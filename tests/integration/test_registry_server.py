@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import requests
 from mlflow_server import MlflowServer, free_port
-from registry_builders import DATA_MD5, make_castings, make_run
+from registry_builders import DATA_MD5, METRICS, make_castings, make_run
 
 from zdm_ml.errors import PackageError, RegistryError
 from zdm_ml.pipeline.plan import RunRecord
@@ -254,6 +254,52 @@ def test_a_demo_never_replaces_a_full_model(foundry: Foundry) -> None:
     assert kept.decision == "kept"
     assert {c.name for c in kept.checks if c.state != "passed"} == {"profile"}
     assert "luna (demo)" in kept.reason
+
+
+def test_leaky_figures_of_a_full_model_are_tagged_and_never_promoted(foundry: Foundry) -> None:
+    leaky = {**METRICS, "leaky": True, "protocol": "shipped"}
+    version = foundry.register(foundry.run(profile="full", metrics=leaky)).version
+
+    kept = foundry.promote()
+
+    client = connect(foundry.server.uri)
+    tags = client.get_model_version(REGISTERED_MODEL, str(version)).tags
+    assert kept.decision == "kept"
+    assert [c.name for c in kept.checks if c.state != "passed"] == ["split_not_leaky"]
+    assert (tags["leaky"], tags["split_protocol"]) == ("true", "shipped")
+    assert "**LEAKY:**" in client.get_model_version(REGISTERED_MODEL, str(version)).description
+
+
+def test_a_full_model_whose_figures_do_not_say_is_broken_evidence(foundry: Foundry) -> None:
+    silent = {key: value for key, value in METRICS.items() if key != "leaky"}
+    foundry.register(foundry.run(profile="full", metrics=silent))
+
+    kept = foundry.promote()
+
+    assert [c.name for c in kept.checks if c.state == "broken"] == ["split_not_leaky"]
+
+
+def test_a_leaky_demo_may_show_the_road_and_says_so(foundry: Foundry) -> None:
+    foundry.register(foundry.run(metrics={**METRICS, "leaky": True, "protocol": "shipped"}))
+
+    promoted = foundry.promote()
+
+    (found,) = [c for c in promoted.checks if c.name == "split_not_leaky"]
+    assert (promoted.decision, found.value) == ("promoted", "leaky demo")
+
+
+def test_runs_carry_bounds_robustness_and_the_leak_tag(foundry: Foundry) -> None:
+    decision = foundry.register(foundry.run())
+
+    client = connect(foundry.server.uri)
+    run = client.get_run(client.get_model_version(REGISTERED_MODEL, decision.version).run_id)
+    parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+    for found in (run, parent):
+        assert found.data.tags["leaky"] == "false"
+        assert found.data.tags["split_protocol"] == "grouped"
+    assert run.data.metrics["by_casting.escape_rate_upper"] == 0.221
+    assert run.data.metrics["robustness.worst.balanced_accuracy"] == 0.75
+    assert run.data.metrics["leaky_seen.accuracy"] == 1.0
 
 
 def test_castings_that_a_model_trained_on_are_no_evidence(foundry: Foundry) -> None:

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zdm_ml.registry.decision import Check, unmet
-from zdm_ml.registry.gate import Evidence, Policy, Side, explain, judge, measure, profile_check
+from zdm_ml.registry.gate import (
+    Evidence,
+    Policy,
+    Side,
+    explain,
+    judge,
+    leak_check,
+    measure,
+    profile_check,
+)
 
 POLICY = Policy(floor=0.9, min_castings=10, cost_tolerance=0.0, overkill_weight=0.2)
 
@@ -73,6 +82,31 @@ def test_a_demo_never_replaces_a_full_model(
     challenger: str, champion: str | None, state: str
 ) -> None:
     assert profile_check(challenger, champion).state == state
+
+
+@pytest.mark.parametrize(
+    ("profile", "says", "shared", "state"),
+    [
+        ("full", False, 0, "passed"),
+        ("full", True, 0, "failed"),
+        ("full", False, 3, "failed"),
+        ("full", None, 3, "failed"),
+        ("full", None, 0, "broken"),
+        ("full", "false", 0, "broken"),
+        ("quick", True, 3, "passed"),
+        ("smoke", None, 0, "passed"),
+    ],
+)
+def test_no_leaky_model_of_profile_full_passes(
+    profile: str, says: object, shared: int, state: str
+) -> None:
+    assert leak_check(profile, says, shared).state == state
+
+
+def test_a_leaky_demo_says_so() -> None:
+    assert leak_check("quick", True, 0).value == "leaky demo"
+    assert leak_check("smoke", False, 5).value == "leaky demo"
+    assert leak_check("smoke", False, 0).value == "no leak known"
 
 
 @given(

@@ -123,6 +123,24 @@ def test_scores_that_moved_fail_the_self_test(copy: Path) -> None:
         self_test_in_clean_process(copy)
 
 
+def test_where_val_calibrated_the_golden_images_are_of_val(
+    run: tuple[Path, Source], tmp_path: Path
+) -> None:
+    folder, source = run
+    rows = [row for row in make_castings(folder / "castings") if row.split != "calibration"]
+
+    package = assemble(
+        tmp_path / "package",
+        model=folder / "models" / "luna",
+        evaluation=folder / "evaluation" / "luna",
+        rows=rows,
+        castings=folder / "castings",
+        source=source,
+    )
+
+    assert len(package.golden_images()) == 4
+
+
 def test_a_missing_out_names_the_file(run: tuple[Path, Source], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run[0], tmp_path / "run"))
     (folder / "evaluation" / "luna" / "decision.json").unlink()

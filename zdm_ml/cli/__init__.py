@@ -1,6 +1,32 @@
 """`zdm`: one subcommand per stage and effect."""
 
-from zdm_ml.cli import data, models, registry, serving, stack, stages, workspace
+from zdm_ml.cli import (
+    audit,
+    data,
+    experiments,
+    history,
+    intake,
+    models,
+    registry,
+    serving,
+    stack,
+    stages,
+    workspace,
+)
 from zdm_ml.cli.app import app, main
 
-__all__ = ["app", "data", "main", "models", "registry", "serving", "stack", "stages", "workspace"]
+__all__ = [
+    "app",
+    "audit",
+    "data",
+    "experiments",
+    "history",
+    "intake",
+    "main",
+    "models",
+    "registry",
+    "serving",
+    "stack",
+    "stages",
+    "workspace",
+]

@@ -1,4 +1,4 @@
-"""`zdm data`: import images, list their versions."""
+"""`zdm data`: import castings, take in new ones, list and compare data versions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from zdm_ml.errors import DataError
 from zdm_ml.settings import Settings, load_settings, make_home
 
 if TYPE_CHECKING:
-    from zdm_ml.data.versions import Imported
+    from zdm_ml.data.importing import Imported
 
 SHOWN_REASONS = 10
 
-data_app = typer.Typer(help="Import castings and list their versions.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Import castings, audit them, list and compare their versions.", no_args_is_help=True
+)
 app.add_typer(data_app, name="data")
 
 
@@ -41,23 +43,25 @@ def import_source(
     settings: Settings, source: str, *, parts: int = 60, views: int = 10, seed: int = 0
 ) -> dict[str, object]:
     """Import a source, report on stderr, and return what `--json` prints."""
-    from zdm_ml.data.versions import import_data
+    from zdm_ml.data.importing import import_data
     from zdm_ml.params import load_params
 
-    max_pixels = load_params(settings.root / "params.yaml").audit.max_pixels
+    params = load_params(settings.root / "params.yaml")
     with tempfile.TemporaryDirectory(prefix="zdm-import-") as scratch:
         if source == "synthetic":
             folder = _render(settings, parts=parts, views=views, seed=seed)
         else:
             folder = _find(source, Path(scratch))
-        with counting("verifying images") as progress:
-            imported = import_data(settings, folder, max_pixels=max_pixels, progress=progress)
+        with counting("verifying images, recognising castings") as progress:
+            imported = import_data(settings, folder, params, progress=progress)
     _report(imported)
     return {
         "images": imported.staged.images,
         "quarantined": len(imported.staged.quarantined),
         "per_split": imported.staged.per_split,
+        "castings": imported.census.castings,
         "data_md5": imported.version.md5,
+        "version": imported.version.commit,
         "changed": imported.changed,
     }
 
@@ -101,23 +105,29 @@ def _report(imported: Imported) -> None:
     )
     for bad in staged.quarantined[:SHOWN_REASONS]:
         console.print(f"  quarantined {bad.path}: {bad.reason}", markup=False)
+    _report_castings(imported)
     official = "  (official Kaggle set)" if version.md5 == OFFICIAL_MD5 else ""
     console.print(f"DVC hash {version.md5}{official}", markup=False)
     done = "new data version" if imported.changed else "nothing new: this is already data version"
     console.print(f"{done} {version.commit[:12]} on branch zdm/data", markup=False)
 
 
-@data_app.command("log")
-def log_(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+def _report_castings(imported: Imported) -> None:
+    castings = imported.census.castings
+    shares = ", ".join(f"{count} {label}" for label, count in castings.items() if count)
+    console.print(f"{sum(castings.values())} castings ({shares})", markup=False)
+    if not imported.dealt:
+        console.print("  next: more castings of each class, or split.protocol kfold", markup=False)
+
+
+@data_app.command()
+def checkout(
+    version: Annotated[
+        str, typer.Argument(help="latest, a commit of branch zdm/data, or a DVC hash.")
+    ] = "latest",
 ) -> None:
-    """List the data versions, the newest first."""
-    from dataclasses import asdict
+    """Put a data version's images and castings list into this checkout, verified."""
+    from zdm_ml.data.checkout import checkout_version
 
-    from zdm_ml.data.versions import versions
-
-    for version in versions(load_settings().root):
-        if as_json:
-            emit(asdict(version))
-        else:
-            typer.echo(f"{version.commit[:12]}  {version.date}  {version.message}")
+    found = checkout_version(load_settings(), version)
+    console.print(f"data version {found.commit[:12]}: {found.message}", markup=False)

@@ -1,8 +1,7 @@
-"""`zdm models`, `zdm profile`, `zdm experiment`: what there is to train, and trying it."""
+"""`zdm models`, `zdm profile`: what there is to train, and how thoroughly."""
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -12,9 +11,6 @@ from rich.table import Table
 
 from zdm_ml.cli.app import app, console, emit
 from zdm_ml.settings import load_settings
-
-experiment_app = typer.Typer(help="Experiments at a desk.", no_args_is_help=True)
-app.add_typer(experiment_app, name="experiment")
 
 
 @app.command()
@@ -58,45 +54,3 @@ def profile(
     settings = load_settings()
     write_profile(settings.root, name)
     console.print(f"params.yaml holds profile {name}", markup=False)
-
-
-@experiment_app.command()
-def transfer(
-    names: Annotated[str, typer.Option("--models", help="Comma-separated.")] = "resnet18",
-    profile: Annotated[str, typer.Option(help="full | quick | smoke")] = "quick",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-) -> None:
-    """Compare the three transfer strategies: nothing frozen, last blocks, head only."""
-    from zdm_ml.pipeline.experiments import transfer_trials
-    from zdm_ml.registry.naming import display_name
-
-    table = Table("model", "transfer", "trainable", "init", "accuracy", "escapes", "overkills")
-    trials = transfer_trials(
-        load_settings(),
-        [name.strip() for name in names.split(",")],
-        profile=profile,
-        environ=os.environ,
-        say=lambda text: console.print(text, markup=False),
-    )
-    for trial in trials:
-        figures = {key: trial.metrics[key] for key in ("accuracy", "escapes", "overkills")}
-        if as_json:
-            emit(
-                {
-                    "model": trial.model,
-                    "transfer": trial.transfer,
-                    "trainable": trial.trainable,
-                    "init": trial.init,
-                    **figures,
-                }
-            )
-        table.add_row(
-            display_name(trial.model, trial.metrics["profile"]),
-            trial.transfer,
-            f"{trial.trainable:,}",
-            trial.init,
-            f"{figures['accuracy']:.4f}",
-            str(figures["escapes"]),
-            str(figures["overkills"]),
-        )
-    console.print(table)

@@ -91,7 +91,7 @@ def verify_live(timeout: Timeout = 60.0, json: Json = False) -> None:
 
 
 def _images(settings: Settings) -> ImagesFor:
-    from zdm_ml.data.versions import materialise
+    from zdm_ml.data.checkout import materialise
 
     return lambda data_md5: materialise(settings, data_md5)
 

@@ -11,7 +11,7 @@ from zdm_ml.cli.board import board_table
 from zdm_ml.cli.progress import make_view
 from zdm_ml.cli.stack import read_champion, say, say_urls, title
 from zdm_ml.errors import StackError
-from zdm_ml.evaluation.report import LEAK_WARNING
+from zdm_ml.evaluation.report import casting_bounds, leak_warning
 from zdm_ml.follow import Follower
 from zdm_ml.outcome import ask_live_server, leaderboard, read_outcome, test_image
 from zdm_ml.registry.glance import count_entries
@@ -87,7 +87,10 @@ def _say_outcome(
         console.print(board_table(rows))
         for row in rows:
             say(f"{display_name(row['model_name'], row['profile'] or 'full')}: {row['reason']}")
-        say(f"note: {LEAK_WARNING}")
+        if rows[0]["castings"] is not None:
+            say(f"{rows[0]['model_name']}: {casting_bounds(rows[0])}")
+        if warning := leak_warning(rows):
+            say(f"note: {warning}")
     say(
         f"MLflow: trainings {before.trainings} -> {after.trainings}, "
         f"versions {before.versions} -> {after.versions}"

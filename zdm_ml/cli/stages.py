@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from zdm_ml.cli.app import app, console, counting
+from zdm_ml.cli.figures import split_lines
 from zdm_ml.settings import load_settings
 
 if TYPE_CHECKING:
@@ -46,9 +47,15 @@ def split() -> None:
 
     context = _context()
     report = run(context)
-    for side, counts in report["per_split"].items():
-        shown = ", ".join(f"{count} {label}" for label, count in counts.items())
-        console.print(f"{side}: {shown}", markup=False)
+    for line in split_lines(report):
+        console.print(line, markup=False)
+    if report["leaky"]:
+        console.print(
+            f"LEAKY: {report['parts_on_two_sides']} castings are on two sides of the shipped "
+            "split; its figures are too good for castings that no model has seen",
+            style="bold red",
+            markup=False,
+        )
     _say_estimate(context, list(context.params.models))
 
 
@@ -67,7 +74,7 @@ def train(model: ModelOption) -> None:
 
 @app.command()
 def evaluate(model: ModelOption) -> None:
-    """Score one model and choose its threshold on the calibration images."""
+    """Score one model, choose its threshold on the calibration castings, test its robustness."""
     from zdm_ml.pipeline.evaluate_stage import evaluate as run
 
     context = _context()
@@ -77,6 +84,14 @@ def evaluate(model: ModelOption) -> None:
     console.print(
         f"{model}: accuracy {figures['accuracy']:.4f}, {figures['escapes']} escapes and "
         f"{figures['overkills']} overkills in {figures['images']} test images",
+        markup=False,
+    )
+    castings, worst = figures["by_casting"], figures["robustness"]["worst"]
+    console.print(
+        f"{model}: {castings['escapes']} of {castings['defective']} defective castings escaped, "
+        f"{castings['overkills']} of {castings['good']} good ones rejected; worst under "
+        f"{worst['name']}: balanced accuracy {worst['balanced_accuracy']:.4f}"
+        f"{'; LEAKY: test castings were trained on' if figures['leaky'] else ''}",
         markup=False,
     )
 

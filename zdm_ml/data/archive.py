@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from zdm_ml.data.images import ImageRefused, decode_grey
+from zdm_ml.data.known_parts import PARTS_FILE, known_parts, parts_file_places
 from zdm_ml.data.layout import (
     CLASS_FOLDERS,
     SHIPPED_SPLITS,
@@ -45,13 +46,18 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Staged:
-    """What was staged; `quarantine` is the folder of the bad files, None without any."""
+    """What was staged; `quarantine` is the folder of the bad files, None without any.
+
+    `known` maps the staged paths whose casting the source names to that casting.
+    """
 
     images: int
     per_split: Counts
     quarantined: tuple[Quarantined, ...]
     quarantine: Path | None
     ignored: int
+    known: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -68,6 +74,7 @@ def stage_source(
     *,
     quarantine: Path,
     max_pixels: int,
+    part_pattern: str | None = None,
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Staged:
@@ -81,10 +88,11 @@ def stage_source(
     with open_source(origin, limits or Limits()) as files:
         targets, ignored = _plan(files.names)
         check_complete(count_images(targets), str(origin))
+        known, warnings = _known(files, targets, part_pattern)
         try:
             with _replacement(destination) as folder:
                 bad = _copy_good(files, targets, folder, max_pixels, progress)
-                kept = _quarantine(files, bad, quarantine) if bad else None
+                kept = keep_aside(files, bad, quarantine) if bad else None
                 counts = count_images(target for target in targets if targets[target] not in bad)
                 check_complete(counts, f"{origin} without {len(bad)} unusable files")
         except OSError as error:
@@ -93,7 +101,28 @@ def stage_source(
                 hint="free some space or correct the owner of the folder; nothing was imported",
             ) from error
     listed = tuple(Quarantined(name, reason) for name, reason in sorted(bad.items()))
-    return Staged(len(targets) - len(bad), counts, listed, kept, ignored)
+    good = {path: part for path, part in known.items() if targets[path] not in bad}
+    return Staged(
+        len(targets) - len(bad), counts, listed, kept, ignored, known=good, warnings=warnings
+    )
+
+
+def _known(
+    files: Source, targets: Mapping[str, str], pattern: str | None
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the casting of each target that parts.csv or `pattern` names, and warnings."""
+    named = {name: target for target, name in targets.items()}
+    lists = {}
+    for place in parts_file_places(named):
+        if place in files.names:
+            try:
+                lists[place] = files.read(place).decode("utf-8-sig")
+            except (OSError, UnicodeDecodeError) as error:
+                raise DataError(
+                    f"{place} cannot be read: {error}", hint="save it as CSV in UTF-8"
+                ) from error
+    known, warnings = known_parts(named, lists, pattern)
+    return {named[name]: part for name, part in known.items()}, tuple(warnings)
 
 
 def _plan(names: tuple[str, ...]) -> tuple[dict[str, str], int]:
@@ -106,7 +135,7 @@ def _plan(names: tuple[str, ...]) -> tuple[dict[str, str], int]:
         if OTHER_SET in parts:
             other += 1
         elif target is None:
-            ignored += 1
+            ignored += parts[-1] != PARTS_FILE
         elif target in targets:
             raise ArchiveError(
                 f"{name!r} and {targets[target]!r} would both become {target!r}",
@@ -160,8 +189,11 @@ def _copy_one(files: Source, folder: Path, max_pixels: int, target: str, name: s
     return ""
 
 
-def _quarantine(files: Source, bad: Mapping[str, str], quarantine: Path) -> Path:
-    """Keep the bad files under a name made of their content, so that a repeat adds nothing."""
+def keep_aside(files: Source, bad: Mapping[str, str], quarantine: Path) -> Path:
+    """Keep files with a reason each, and return their folder below `quarantine`.
+
+    It is named by their content, so that a repeat adds nothing; reasons.csv is written last.
+    """
     digest = hashlib.sha256()
     for name in sorted(bad):
         digest.update(ascii(name).encode() + hashlib.sha256(_content(files, name)).digest())
@@ -174,7 +206,7 @@ def _quarantine(files: Source, bad: Mapping[str, str], quarantine: Path) -> Path
         write_bytes(folder / shown, _content(files, name))
         writer.writerow((shown, bad[name]))
     write_text(folder / "reasons.csv", reasons.getvalue())
-    log.warning("%d files do not decode: kept in %s with reasons.csv", len(bad), folder)
+    log.warning("%d files are left out: kept in %s with reasons.csv", len(bad), folder)
     return folder
 
 

@@ -2,145 +2,73 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zdm_ml.data.images import ImageRefused, decode_grey
-from zdm_ml.data.layout import (
-    CLASS_FOLDERS,
-    SHIPPED_SPLITS,
-    Progress,
-    check_complete,
-    count_images,
-    image_paths,
-)
-from zdm_ml.data.manifest import CLASSES, Row
+import numpy as np
+
+from zdm_ml.data.audit_figures import audit_figures
+from zdm_ml.data.inspection import UNDECODABLE, Inspection, has_issue, inspect_castings
+from zdm_ml.data.layout import CLASS_FOLDERS, HINT, Progress
+from zdm_ml.data.lighting import lighting_clusters
+from zdm_ml.data.manifest import Row
+from zdm_ml.data.near_duplicates import near_duplicates
 from zdm_ml.errors import DataError
 from zdm_ml.params import AuditParams
 
-DUPLICATE = "duplicate"
-IDENTICAL_ACROSS_SPLITS = "identical_across_splits"
-LABEL_CONFLICT = "label_conflict"
-UNDECODABLE = "undecodable"
-THREADS = 8
+
+@dataclass(frozen=True)
+class Audit:
+    """The rows, with lighting, sorted by path, and the figures; `inspection` is behind both."""
+
+    folder: Path
+    rows: list[Row]
+    report: dict[str, Any]
+    inspection: Inspection
 
 
 def audit_images(
-    folder: Path, params: AuditParams, *, progress: Progress | None = None
-) -> tuple[list[Row], dict[str, Any]]:
-    """Return a manifest row per image, sorted by path, and the counts for `reports/audit.json`.
+    folder: Path,
+    files: Mapping[str, str],
+    params: AuditParams,
+    *,
+    known: Mapping[str, str] = {},
+    remembered: Mapping[str, str] = {},
+    warnings: list[str] | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Audit the images `files` (manifest path -> split/class/name) under `folder`.
 
-    Every image is its own part here. Raises `DataError` when the folder is missing, lacks a class
-    or holds too few images that decode.
+    `known` gives the part of a manifest path, `remembered` that of a sha256; `warnings` are passed
+    on to the report. Raises `DataError` when a class has no image or none that decodes.
     """
-    if not folder.is_dir():
-        raise DataError(
-            f"castings folder {folder} is missing",
-            hint="import images with `zdm data import SOURCE`",
-        )
-    paths = image_paths(folder)
-    check_complete(count_images(paths), str(folder))
-    rows = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for row in pool.map(partial(_inspect, folder, params.max_pixels), paths):
-            rows.append(row)
-            if progress:
-                progress(len(rows), len(paths))
-    usable = [row.path for row in rows if not row.issues]
-    check_complete(count_images(usable), f"{folder} without its undecodable images")
-    rows = _with_shared_bytes(rows)
-    return rows, _report(rows)
-
-
-def has_issue(row: Row, issue: str) -> bool:
-    """Tell whether a row's list of issues names `issue`."""
-    return issue in row.issues.split(";")
-
-
-def _inspect(folder: Path, max_pixels: int, path: str) -> Row:
-    split, class_folder, _ = path.split("/")
-    try:
-        content = (folder / path).read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"image {folder / path} cannot be read: {error.strerror}",
-            hint="restore the images with `zdm data checkout`",
-        ) from error
-    digest = hashlib.sha256(content).hexdigest()
-    row = Row(
-        path=path,
-        sha256=digest,
-        label=CLASS_FOLDERS[class_folder],
-        part=digest,
-        shipped_split=split,
-        split="",
-        fold=-1,
-        width=0,
-        height=0,
-        mean_grey=0.0,
-        lighting="",
-        issues=UNDECODABLE,
+    _check_classes(files.values(), str(folder))
+    inspection = inspect_castings(
+        folder, files, params, known=known, remembered=remembered, progress=progress
     )
-    try:
-        grey = decode_grey(content, max_pixels=max_pixels)
-    except ImageRefused:
-        return row
-    height, width = grey.shape
-    mean = round(float(grey.mean()), 3)
-    return replace(row, width=width, height=height, mean_grey=mean, issues="")
+    usable = [row for row in inspection.rows if not has_issue(row, UNDECODABLE)]
+    _check_classes((files[row.path] for row in usable), f"{folder} without what does not decode")
+    features = inspection.features
+    # The order of the paths, not of the mapping, decides the seeded clusters.
+    paths = [row.path for row in usable]
+    light = dict(
+        zip(paths, lighting_clusters(np.stack([features[path] for path in paths])), strict=True)
+    )
+    rows = [replace(row, lighting=light.get(row.path, "")) for row in inspection.rows]
+    alike = near_duplicates(folder, rows, features)
+    report = audit_figures(rows, features, alike, inspection, warnings or [])
+    return Audit(folder, rows, report, inspection)
 
 
-def _with_shared_bytes(rows: Iterable[Row]) -> list[Row]:
-    by_bytes = defaultdict(list)
-    for row in rows:
-        by_bytes[row.sha256].append(row)
-    marked = [_marked(row, by_bytes[row.sha256]) for row in rows]
-    return sorted(marked, key=lambda row: row.path)
-
-
-def _marked(row: Row, same: list[Row]) -> Row:
-    facts = {
-        DUPLICATE: len(same) > 1,
-        IDENTICAL_ACROSS_SPLITS: len({other.shipped_split for other in same}) > 1,
-        LABEL_CONFLICT: len({other.label for other in same}) > 1,
-    }
-    issues = [row.issues] if row.issues else []
-    return replace(row, issues=";".join(issues + [name for name, holds in facts.items() if holds]))
-
-
-def _report(rows: list[Row]) -> dict[str, Any]:
-    decoded = [row for row in rows if not has_issue(row, UNDECODABLE)]
-
-    def images(issue: str) -> int:
-        return len({row.sha256 for row in rows if has_issue(row, issue)})
-
-    return {
-        "images": len(rows),
-        "distinct_images": len({row.sha256 for row in rows}),
-        "undecodable": len(rows) - len(decoded),
-        "per_split": {
-            split: _per_class(row for row in rows if row.shipped_split == split)
-            for split in SHIPPED_SPLITS
-        },
-        "exact_duplicates": len(rows) - len({row.sha256 for row in rows}),
-        "identical_across_splits": images(IDENTICAL_ACROSS_SPLITS),
-        "label_conflicts": images(LABEL_CONFLICT),
-        "mean_grey": {label: _mean_grey(decoded, label) for label in CLASSES},
-        "sizes": dict(sorted(Counter(f"{row.width}x{row.height}" for row in decoded).items())),
-    }
-
-
-def _per_class(rows: Iterable[Row]) -> dict[str, int]:
-    counts = Counter(row.label for row in rows)
-    return {label: counts[label] for label in CLASSES}
-
-
-def _mean_grey(rows: list[Row], label: str) -> float:
-    levels = [row.mean_grey for row in rows if row.label == label]
-    return round(sum(levels) / len(levels), 3)
+def _check_classes(targets: Iterable[str], source: str) -> None:
+    found = {target.split("/")[1] for target in targets}
+    if not found:
+        raise DataError(f"{source} holds no castings", hint=HINT)
+    for class_folder, label in CLASS_FOLDERS.items():
+        if class_folder not in found:
+            raise DataError(
+                f"{source} has one class only: no {label} images (folder {class_folder})",
+                hint=HINT,
+            )

@@ -25,6 +25,9 @@ class Row:
 
     `part` identifies the physical casting, `mean_grey` is in grey levels (0-255), `fold` is -1
     outside cross-validation, an empty `split` means left out, `issues` is a `;`-separated list.
+    `nearest` is the path of the most similar other image (empty where none was found),
+    `similarity` to it and `confidence` in `part` lie in [0, 1]; `identity` says how `part` was
+    found: known, remembered, ring, features or alone.
     """
 
     path: str
@@ -39,6 +42,10 @@ class Row:
     mean_grey: float
     lighting: str
     issues: str
+    nearest: str = ""
+    similarity: float = 0.0
+    confidence: float = 0.0
+    identity: str = "alone"
 
     @property
     def target(self) -> int:
@@ -94,6 +101,10 @@ def _row(path: Path, line: int, record: dict[str, str]) -> Row:
             mean_grey=float(record["mean_grey"]),
             lighting=record["lighting"],
             issues=record["issues"],
+            nearest=record["nearest"],
+            similarity=float(record["similarity"]),
+            confidence=float(record["confidence"]),
+            identity=record["identity"],
         )
     except ValueError as error:
         raise DataError(f"manifest {path}, line {line}: {error}") from error

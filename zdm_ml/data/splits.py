@@ -2,108 +2,148 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Collection, Iterable
-from typing import Any, get_args
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from zdm_ml.data.audit import UNDECODABLE, has_issue
-from zdm_ml.data.manifest import CLASSES, Label, Row, Split
+from zdm_ml.data.inspection import UNDECODABLE, has_issue
+from zdm_ml.data.leaks import check_leaks, leaks, seen_rows
+from zdm_ml.data.manifest import CLASSES, Row, Split
+from zdm_ml.data.protocols import Assignment, grouped, kfold, shipped
+from zdm_ml.data.sides import LEAST, SIDES, Castings, deal, group_castings, rank, remembered_sides
 from zdm_ml.errors import DataError
 from zdm_ml.params import SplitParams
 
-SIDES: tuple[Split, ...] = tuple(side for side in get_args(Split) if side)
-MIN_PER_SIDE = 1
+__all__ = ["deal", "leaks", "remembered_sides", "seen_rows", "split_rows"]
+
+OWN_CALIBRATION = "own castings"
+CROSS_FITTED = "cross-fitted on val"
+LEAST_CASTINGS = {"grouped": LEAST, "kfold": 1, "shipped": 1}
 
 
 def split_rows(
-    rows: Iterable[Row], params: SplitParams, seed: int
+    rows: Iterable[Row], params: SplitParams, seed: int, remembered: Mapping[str, Split]
 ) -> tuple[list[Row], dict[str, Any]]:
-    """Return the rows with their sides, sorted by path, and the counts for `reports/split.json`.
+    """Return the rows with their sides, sorted by path, and the report for `reports/split.json`.
 
-    The shipped test set stays the test set; a training image with the same bytes as a test image
-    is left out (empty `split`). The other images go to val, calibration and train by part, so
-    that no part, and no image, is on two of these sides. Order and choice come from hashes of
-    seed and part: neither depends on the order of `rows`. Raises `DataError` when a side would
-    lack a class.
+    `remembered` gives parts their sides under protocol grouped, unless `params.remember` is
+    false. Undecodable images and castings with both labels are on no side. Choices come from
+    hashes of seed and part or path: none depends on the order of `rows`. Raises `DataError` when
+    a side would lack a class, and, unless the protocol is shipped, when a casting or identical
+    files are on two sides.
     """
     ordered = sorted(rows, key=lambda row: row.path)
-    usable = [row for row in ordered if not has_issue(row, UNDECODABLE)]
-    test = [row for row in usable if row.shipped_split == "test"]
-    held = {row.sha256 for row in test}
-    learn = [row for row in usable if row.shipped_split != "test" and row.sha256 not in held]
-    sides: dict[Split, list[Row]] = {"test": test, **_by_part(learn, params, seed)}
+    castings = group_castings(ordered, seed)
+    decoded = [row for row in ordered if not has_issue(row, UNDECODABLE)]
+    usable = [row for row in decoded if row.part not in castings.mixed]
+    assignment = _assign(usable, castings, params, seed, remembered)
+    if params.protocol != "shipped":
+        check_leaks([row.assigned(assignment.sides.get(row.path, "")) for row in usable])
+    kept = _within_limits(usable, assignment, params, seed)
+    result = [
+        replace(row, split=kept.get(row.path, ""), fold=assignment.folds.get(row.part, -1))
+        for row in ordered
+    ]
+    _check_sides(result, LEAST_CASTINGS[params.protocol])
+    dropped = {
+        "undecodable": len(ordered) - len(decoded),
+        "mixed_label": len(decoded) - len(usable),
+        "duplicates_of_test": assignment.duplicates_of_test,
+        "over_limit": len(assignment.sides) - len(kept),
+        "seen": assignment.seen,
+    }
+    return result, {
+        "protocol": params.protocol,
+        "seed": seed,
+        "remembered": assignment.remembered,
+        "mixed_label": _listed(castings.mixed),
+        "dropped": dropped,
+        **_figures(result, leaky=params.protocol == "shipped"),
+    }
+
+
+def _listed(mixed: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
+    return [{"part": part, "images": [row.path for row in of]} for part, of in mixed.items()]
+
+
+def _assign(
+    rows: Sequence[Row],
+    castings: Castings,
+    params: SplitParams,
+    seed: int,
+    remembered: Mapping[str, Split],
+) -> Assignment:
+    if params.protocol == "grouped":
+        return grouped(rows, castings, params, seed, remembered if params.remember else {})
+    if params.protocol == "kfold":
+        return kfold(rows, castings, params, seed)
+    return shipped(rows, params, seed)
+
+
+def _figures(rows: Sequence[Row], *, leaky: bool) -> dict[str, Any]:
+    calibrated = any(row.split == "calibration" for row in rows)
+    return {
+        "leaky": leaky,
+        "parts_on_two_sides": len(leaks(rows)),
+        "per_split": _counts(rows, [row.path for row in rows]),
+        "castings": _counts(rows, [row.part for row in rows]),
+        "calibration": OWN_CALIBRATION if calibrated else CROSS_FITTED,
+    }
+
+
+def _within_limits(
+    rows: Sequence[Row], assignment: Assignment, params: SplitParams, seed: int
+) -> dict[str, Split]:
+    on_side: dict[Split, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.path in assignment.sides:
+            on_side[assignment.sides[row.path]].append(row)
     kept: dict[str, Split] = {}
-    for side, members in sides.items():
+    for side, members in on_side.items():
         limit = params.train_limit if side == "train" else params.holdout_limit
         kept |= dict.fromkeys(_limited(members, limit, seed), side)
-    result = [row.assigned(kept.get(row.path, "")) for row in ordered]
-    _check_sides(result)
-    dropped = {
-        "undecodable": len(ordered) - len(usable),
-        "duplicates_of_test": len(usable) - len(test) - len(learn),
-        "over_limit": len(test) + len(learn) - len(kept),
-    }
-    return result, {"seed": seed, "per_split": _counts(result), "dropped": dropped}
+    return kept
 
 
-def _by_part(rows: Iterable[Row], params: SplitParams, seed: int) -> dict[Split, list[Row]]:
-    """Deal parts, in the order of their hashes, to val and calibration until each has its share."""
-    sides: dict[Split, list[Row]] = {"val": [], "calibration": [], "train": []}
-    parts: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        parts[row.part].append(row)
-    for label in CLASSES:
-        groups = [group for group in parts.values() if _label(group) == label]
-        groups.sort(key=lambda group: _rank(seed, group[0].part))
-        total = sum(len(group) for group in groups)
-        shares: tuple[tuple[Split, float], ...] = (
-            ("val", params.val),
-            ("calibration", params.calibration),
-        )
-        for side, share in shares:
-            wanted, taken = max(MIN_PER_SIDE, round(share * total)), 0
-            while groups and taken < wanted:
-                group = groups.pop(0)
-                sides[side] += group
-                taken += len(group)
-        sides["train"] += [row for group in groups for row in group]
-    return sides
-
-
-def _label(group: Iterable[Row]) -> Label:
-    """Return the class that a part counts as: one defective image makes it defective."""
-    return "defect" if any(row.label == "defect" for row in group) else "ok"
-
-
-def _limited(rows: Collection[Row], limit: int | None, seed: int) -> list[str]:
-    """Return the paths of at most `limit` rows, with the classes in their old proportion."""
+def _limited(rows: Sequence[Row], limit: int | None, seed: int) -> list[str]:
+    """Return the paths of at most `limit` rows: classes in proportion, castings in turn."""
     if limit is None or len(rows) <= limit:
         return [row.path for row in rows]
+    in_turn = _in_turn(rows, seed)
     defects = sum(row.target for row in rows)
-    quota = min(max(round(limit * defects / len(rows)), MIN_PER_SIDE), limit - MIN_PER_SIDE)
-    ranked = sorted(rows, key=lambda row: _rank(seed, row.path))
-    by_class = {label: [row.path for row in ranked if row.label == label] for label in CLASSES}
+    least = min(LEAST, limit // 2, defects, len(rows) - defects)
+    quota = min(max(round(limit * defects / len(rows)), least), limit - least)
+    by_class = {label: [row.path for row in in_turn if row.label == label] for label in CLASSES}
     return by_class["defect"][:quota] + by_class["ok"][: limit - quota]
 
 
-def _rank(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+def _in_turn(rows: Sequence[Row], seed: int) -> list[Row]:
+    """Return one image of every casting, then a second of every casting that has one, ..."""
+    taken: Counter[str] = Counter()
+    turns: dict[str, int] = {}
+    for row in sorted(rows, key=lambda row: rank(seed, row.path)):
+        turns[row.path] = taken[row.part]
+        taken[row.part] += 1
+    return sorted(rows, key=lambda row: (turns[row.path], rank(seed, row.part)))
 
 
-def _counts(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
-    counts = {side: dict.fromkeys(CLASSES, 0) for side in SIDES}
-    for row in rows:
-        if row.split:
-            counts[row.split][row.label] += 1
-    return {side: {str(label): n for label, n in by.items()} for side, by in counts.items()}
+def _counts(rows: Sequence[Row], names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Count distinct names per side and class."""
+    met = {(row.split, row.label, name) for row, name in zip(rows, names, strict=True)}
+    counted = Counter((split, label) for split, label, _ in met)
+    sides = [side for side in SIDES if any(counted[side, label] for label in CLASSES)]
+    return {side: {str(label): counted[side, label] for label in CLASSES} for side in sides}
 
 
-def _check_sides(rows: Iterable[Row]) -> None:
-    for side, by_class in _counts(rows).items():
-        for label, images in by_class.items():
-            if images < MIN_PER_SIDE:
+def _check_sides(rows: Sequence[Row], least: int) -> None:
+    counts = _counts(rows, [row.part for row in rows])
+    for side in ("train", "val", "test", *counts):
+        for label in CLASSES:
+            castings = counts.get(side, {}).get(label, 0)
+            if castings < least:
                 raise DataError(
-                    f"the split leaves no {label} image for {side}",
+                    f"the split leaves {side} too few castings: {castings} {label}, "
+                    f"at least {least} are needed",
                     hint="add images, or raise the shares or limits under `split:` in params.yaml",
                 )

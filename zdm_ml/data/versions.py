@@ -1,60 +1,56 @@
-"""Data versions: commits on the branch `zdm/data`, each naming one DVC-tracked folder."""
+"""Data versions: commits on the branch `zdm/data`, each a DVC-tracked folder and its list."""
 
 from __future__ import annotations
 
 import logging
-import shutil
-import uuid
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from filelock import FileLock
 
-from zdm_ml.data.archive import Staged, stage_source
-from zdm_ml.data.identity import dvc_folder_hash
-from zdm_ml.data.manifest import CLASSES
-from zdm_ml.errors import DataError, PipelineError
-from zdm_ml.files import write_text
-from zdm_ml.pipeline.commands import dvc, git, git_as_product, head_commit
-from zdm_ml.pipeline.workspace import add_worktree, remove_worktree
-from zdm_ml.settings import Settings, make_home
+from zdm_ml.data.listing import Entry, parse_listing
+from zdm_ml.errors import DataError
+from zdm_ml.pipeline.commands import git
 
 logger = logging.getLogger(__name__)
 
 BRANCH = "zdm/data"
 POINTER = "data/castings.dvc"
+LISTING = "data/castings.csv"
+INTAKE = "intake"
+
+_LOG_FORMAT = "%H%x09%cI%x09%(trailers:key=Made-by,valueonly,separator=%x2C)%x09%s"
 
 
 @dataclass(frozen=True)
 class DataVersion:
-    """One commit on the data branch; `md5` is DVC's hash of the folder, ending in `.dir`."""
+    """One commit on the data branch; `md5` is DVC's hash of the folder, ending in `.dir`.
+
+    `made_by` is what made it: import or intake.
+    """
 
     commit: str
     md5: str
     date: str
     message: str
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What an import did; `staged` counts images and names quarantined files."""
-
-    staged: Staged
-    version: DataVersion
-    changed: bool
+    made_by: str = ""
 
 
 def versions(root: Path) -> list[DataVersion]:
-    """Return all data versions, the newest first."""
+    """Return all data versions, the newest first; a commit with a damaged pointer is left out."""
     if not git(root, "for-each-ref", f"refs/heads/{BRANCH}"):
         return []
-    lines = git(root, "log", "--format=%H%x09%cI%x09%s", BRANCH).splitlines()
-    return [
-        DataVersion(commit, _md5(root, commit), date, message)
-        for commit, date, message in (line.split("\t", 2) for line in lines)
-    ]
+    lines = git(root, "log", f"--format={_LOG_FORMAT}", BRANCH).splitlines()
+    commits = [line.split("\t", 3) for line in lines]
+    pointers = read_blobs(root, [f"{commit[0]}:{POINTER}" for commit in commits])
+    found = []
+    for (commit, date, made_by, message), pointer in zip(commits, pointers, strict=True):
+        try:
+            found.append(DataVersion(commit, parse_md5(pointer or ""), date, message, made_by))
+        except DataError as error:
+            logger.warning("commit %s of %s is no data version: %s", commit[:12], BRANCH, error)
+    return found
 
 
 def resolve(root: Path, wanted: str = "latest") -> DataVersion:
@@ -77,136 +73,50 @@ def pointer_text(root: Path, commit: str) -> str:
     return git(root, "show", f"{commit}:{POINTER}") + "\n"
 
 
-def import_data(
-    settings: Settings,
-    source: Path,
-    *,
-    max_pixels: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> Imported:
-    """Verify the images of `source` and make them the newest data version.
+def listing_of(root: Path, commit: str) -> str | None:
+    """Return the text of a version's castings list; a version from before there was one has none.
 
-    Nothing is visible before the branch moves, and the branch moves once the bytes are in the
-    cache and the remote: a crash anywhere leaves the previous version.
+    Raises `DataError` where the list is damaged.
     """
-    home = make_home(settings.home)
-    head_commit(settings.root)
-    with FileLock(home / "locks" / "data.lock"):
-        shutil.rmtree(home / "incoming", ignore_errors=True)
-        git(settings.root, "worktree", "prune")
-        work = home / "incoming" / uuid.uuid4().hex[:8]
-        try:
-            staged = stage_source(
-                source,
-                work / "castings",
-                quarantine=home / "quarantine",
-                max_pixels=max_pixels,
-                progress=progress,
-            )
-            return _commit_staged(settings, work, staged)
-        finally:
-            shutil.rmtree(home / "incoming", ignore_errors=True)
-            git(settings.root, "worktree", "prune")
+    (text,) = read_blobs(root, [f"{commit}:{LISTING}"])
+    if text is not None:
+        parse_listing(text, f"{commit[:12]}:{LISTING}")
+    return text
 
 
-def _commit_staged(settings: Settings, work: Path, staged: Staged) -> Imported:
-    folder = work / "castings"
-    md5 = dvc_folder_hash(folder)
-    known = versions(settings.root)
-    if known and known[0].md5 == md5:
-        place(settings, folder)
-        return Imported(staged, known[0], changed=False)
-    tree = work / "tree"
-    add_worktree(settings, tree)
-    target = tree / "data" / "castings"
-    target.parent.mkdir(exist_ok=True)
-    folder.rename(target)
-    dvc(tree, "add", "--quiet", "data/castings")
-    pointer = (tree / POINTER).read_bytes()
-    if _parse_md5(pointer.decode()) != md5:
-        raise DataError(
-            f"DVC recorded another hash than {md5} for the imported folder",
-            hint="check the disk for space and errors, then import again",
-        )
-    dvc(tree, "push", "--quiet", POINTER)
-    version = _commit_pointer(
-        settings.root, pointer, md5, staged, known[0].commit if known else None
-    )
-    place(settings, target)
-    return Imported(staged, version, changed=True)
+def entries_of(root: Path, commit: str) -> list[Entry] | None:
+    """Return the castings list of a data version, or None where it has none."""
+    (text,) = read_blobs(root, [f"{commit}:{LISTING}"])
+    return None if text is None else parse_listing(text, f"{commit[:12]}:{LISTING}")
 
 
-def _commit_pointer(
-    root: Path, pointer: bytes, md5: str, staged: Staged, parent: str | None
-) -> DataVersion:
-    blob = git(root, "hash-object", "-w", "--stdin", stdin=pointer.decode())
-    data = git(root, "mktree", stdin=f"100644 blob {blob}\tcastings.dvc\n")
-    tree = git(root, "mktree", stdin=f"040000 tree {data}\tdata\n")
-    classes = {
-        label: sum(counts[label] for counts in staged.per_split.values()) for label in CLASSES
-    }
-    shares = ", ".join(f"{count} {label}" for label, count in classes.items())
-    message = f"{staged.images} images ({shares}), {md5}"
-    parents = ("-p", parent) if parent else ()
-    commit = git_as_product(root, "commit-tree", tree, *parents, "-m", message)
-    git(root, "update-ref", f"refs/heads/{BRANCH}", commit, parent or "0" * 40)
-    return resolve(root, commit)
+def read_blobs(root: Path, names: Sequence[str]) -> list[str | None]:
+    """Return the text of git blobs such as `<commit>:<path>`, None for those that do not exist."""
+    if not names:
+        return []
+    printed = git(root, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in names))
+    content = (printed + "\n").encode()
+    texts: list[str | None] = []
+    position = 0
+    for _ in names:
+        end = content.index(b"\n", position)
+        header, position = content[position:end], end + 1
+        if header.endswith(b" missing"):
+            texts.append(None)
+            continue
+        size = int(header.rsplit(b" ", 1)[1])
+        texts.append(content[position : position + size].decode())
+        position += size + 1
+    return texts
 
 
-def place(settings: Settings, folder: Path) -> None:
-    """Put an imported folder where the pipeline of this checkout reads it.
-
-    What lies there goes, unless no data version holds it: then it is kept in the state folder.
-    """
-    target = settings.root / "data" / "castings"
-    incoming, old = (target.with_name(f".castings.{name}") for name in ("incoming", "old"))
-    for leftover in (incoming, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    target.parent.mkdir(exist_ok=True)
-    shutil.move(folder, incoming)  # the state folder may lie on another disk
-    if target.exists():
-        if dvc_folder_hash(target) not in {version.md5 for version in versions(settings.root)}:
-            kept = settings.home / "replaced" / f"castings-{uuid.uuid4().hex[:8]}"
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(target, kept)
-            logger.warning("data/castings held images of no data version: kept in %s", kept)
-        target.rename(old)
-    incoming.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def materialise(settings: Settings, md5: str) -> Path:
-    """Return a folder that holds exactly the images of a data version."""
-    folder = settings.home / "data" / md5.removesuffix(".dir")
-    with FileLock(make_home(settings.home) / "locks" / "materialise.lock"):
-        if not folder.is_dir():
-            tree = settings.home / "incoming-data" / uuid.uuid4().hex[:8]
-            try:
-                add_worktree(settings, tree)
-                checkout_data(settings, tree, resolve(settings.root, md5).commit)
-                folder.parent.mkdir(exist_ok=True)
-                (tree / "data" / "castings").rename(folder)
-            finally:
-                remove_worktree(settings, tree)
-    return folder
-
-
-def checkout_data(settings: Settings, tree: Path, commit: str) -> None:
-    """Fill `data/castings` of a worktree with a data version; what the cache lacks is pulled."""
-    write_text(tree / POINTER, pointer_text(settings.root, commit))
+def parse_md5(pointer: str) -> str:
+    """Return the folder hash that a `.dvc` file names; an empty or cut one raises `DataError`."""
     try:
-        dvc(tree, "checkout", "--quiet", "--force", POINTER)
-    except PipelineError:
-        dvc(tree, "pull", "--quiet", "--force", POINTER)
-
-
-def _md5(root: Path, commit: str) -> str:
-    return _parse_md5(pointer_text(root, commit))
-
-
-def _parse_md5(pointer: str) -> str:
-    try:
-        md5 = yaml.safe_load(pointer)["outs"][0]["md5"]
-    except (yaml.YAMLError, KeyError, IndexError, TypeError) as error:
+        md5 = str(yaml.safe_load(pointer)["outs"][0]["md5"])
+        int(md5.removesuffix(".dir"), 16)
+    except (yaml.YAMLError, KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{POINTER} is empty or damaged", hint="import the data again") from error
-    return str(md5)
+    if len(md5) != 36:
+        raise DataError(f"{POINTER} names a cut hash {md5!r}", hint="import the data again")
+    return md5

@@ -55,7 +55,7 @@ def confusion(scores: Scores, targets: Targets, threshold: float) -> tuple[int, 
     return tn, fp, fn, tp
 
 
-def weighted_cost(escapes: int, overkills: int, overkill_weight: float) -> float:
+def weighted_cost(escapes: float, overkills: float, overkill_weight: float) -> float:
     """Return what the errors cost: an escape 1, an overkill `overkill_weight`.
 
     Rounded far below any difference that matters, so that equal costs compare as equal.

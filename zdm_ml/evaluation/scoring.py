@@ -34,13 +34,13 @@ def score_rows(
     """
     scores = np.empty(len(rows), dtype=np.float64)
 
-    def decode(row: Row) -> npt.NDArray[np.uint8]:
-        return _decode(folder / row.path, max_pixels)
-
     with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
 
         def begin(start: int) -> list[Future[npt.NDArray[np.uint8]]]:
-            return [pool.submit(decode, row) for row in rows[start : start + batch_size]]
+            return [
+                pool.submit(decode_row, folder, row, max_pixels=max_pixels)
+                for row in rows[start : start + batch_size]
+            ]
 
         waiting = begin(0)
         for start in range(0, len(rows), batch_size):
@@ -51,7 +51,9 @@ def score_rows(
     return scores
 
 
-def _decode(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+def decode_row(folder: Path, row: Row, *, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """Return a row's image, grey uint8 [H, W]; a missing or undecodable one is named."""
+    path = folder / row.path
     try:
         return decode_grey(path, max_pixels=max_pixels)
     except OSError as error:

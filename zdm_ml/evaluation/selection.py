@@ -11,7 +11,11 @@ from zdm_ml.errors import DataError
 
 @dataclass(frozen=True)
 class Candidate:
-    """One evaluated model; errors and cost are on the test images at `threshold`."""
+    """One evaluated model; errors and cost are on the test images at `threshold`.
+
+    `castings` and the errors `*_castings` count what the images show; `leaky` figures are of
+    castings that were also trained on.
+    """
 
     model_name: str
     escapes: int
@@ -24,6 +28,10 @@ class Candidate:
     threshold: float
     init: str
     profile: str
+    castings: int
+    escapes_castings: int
+    overkills_castings: int
+    leaky: bool
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,8 @@ def select(
 
     `failures` gives the message of each model that failed; a name in `requested` that is neither
     a candidate nor a failure counts as not evaluated. With fewer than `min_models` candidates the
-    selection is not eligible. Candidates judged on different numbers of images, or named twice,
-    raise `DataError`.
+    selection is not eligible. Candidates judged on different numbers of images or castings, leaky
+    ones beside honest ones, or one named twice, raise `DataError`.
     """
     _check(candidates)
     names = {candidate.model_name for candidate in candidates}
@@ -109,7 +117,10 @@ def _reason(candidate: Candidate, ranked: Sequence[Candidate]) -> str:
 def _errors(candidate: Candidate) -> str:
     return (
         f"{candidate.cost:.4g} ({_count(candidate.escapes, 'escape')},"
-        f" {_count(candidate.overkills, 'overkill')} of {candidate.images} images)"
+        f" {_count(candidate.overkills, 'overkill')} of {candidate.images} images;"
+        f" {_count(candidate.escapes_castings, 'escape')},"
+        f" {_count(candidate.overkills_castings, 'overkill')} of {candidate.castings} castings"
+        f"{', LEAKY' if candidate.leaky else ''})"
     )
 
 
@@ -125,9 +136,18 @@ def _check(candidates: Sequence[Candidate]) -> None:
     names = [candidate.model_name for candidate in candidates]
     if len(set(names)) < len(names):
         raise DataError(f"a model is a candidate twice: {', '.join(sorted(names))}")
-    if len({candidate.images for candidate in candidates}) > 1:
-        counts = ", ".join(f"{each.model_name} {each.images}" for each in candidates)
+    if len({(candidate.images, candidate.castings) for candidate in candidates}) > 1:
+        counts = ", ".join(
+            f"{each.model_name} {each.images} images of {each.castings} castings"
+            for each in candidates
+        )
         raise DataError(
-            f"the models were judged on different test sets ({counts} images)",
+            f"the models were judged on different test sets ({counts})",
+            hint="run `dvc repro` so that every model is evaluated on the same split",
+        )
+    leaky = [candidate.model_name for candidate in candidates if candidate.leaky]
+    if leaky and len(leaky) < len(candidates):
+        raise DataError(
+            f"leaky and honest figures cannot be compared (leaky: {', '.join(sorted(leaky))})",
             hint="run `dvc repro` so that every model is evaluated on the same split",
         )

@@ -1,12 +1,14 @@
-"""Where a score becomes a verdict: the threshold with the lowest cost on calibration images."""
+"""Where a score becomes a verdict: the threshold with the lowest cost on calibration castings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from zdm_ml.evaluation.castings import group
 from zdm_ml.evaluation.metrics import (
     ABOVE_EVERY_SCORE,
     Scores,
@@ -18,7 +20,10 @@ from zdm_ml.evaluation.metrics import (
 
 @dataclass(frozen=True)
 class Threshold:
-    """`value` and what it costs on the calibration images that it was chosen on."""
+    """`value` and its errors on the images that it was chosen on.
+
+    `cost` weighs each casting one: an image's error counts as its share of its casting.
+    """
 
     value: float
     overkill_weight: float
@@ -28,8 +33,16 @@ class Threshold:
     cost: float
 
 
-def choose_threshold(scores: Scores, targets: Targets, overkill_weight: float) -> Threshold:
+def choose_threshold(
+    scores: Scores,
+    targets: Targets,
+    overkill_weight: float,
+    parts: Sequence[str] | None = None,
+) -> Threshold:
     """Return the threshold with the lowest escapes + `overkill_weight` x overkills.
+
+    `parts` [N] names the casting of each image, and each casting weighs one: many views of one
+    casting are no more evidence than one. Without it every image is a casting of its own.
 
     Thresholds lie midway between neighbouring scores (0 and 1 stand beside the outermost). Among
     equal costs the widest gap wins, where a new image is least likely to fall on the wrong side;
@@ -37,40 +50,46 @@ def choose_threshold(scores: Scores, targets: Targets, overkill_weight: float) -
     """
     check(scores, targets)
     levels, place = np.unique(scores, return_inverse=True)
-    defects = np.bincount(place, weights=targets == 1, minlength=len(levels)).astype(int)
-    good = np.bincount(place, weights=targets == 0, minlength=len(levels)).astype(int)
-    # Cut i judges the levels from i on a defect: levels below it are passed.
-    escapes = np.concatenate([[0], np.cumsum(defects)])
-    overkills = good.sum() - np.concatenate([[0], np.cumsum(good)])
+    weights = image_weights(targets, parts)
+    escapes, overkills = _errors(place, targets, weights)
     values, gaps = _cuts(levels)
     ranked = [
-        (weighted_cost(int(escapes[cut]), int(overkills[cut]), overkill_weight), -gaps[cut], cut)
+        (weighted_cost(escapes[cut], overkills[cut], overkill_weight), -gaps[cut], cut)
         for cut in range(len(values))
     ]
     cost, _, cut = min(ranked)
+    judged = scores >= values[cut]
     return Threshold(
         value=values[cut],
         overkill_weight=overkill_weight,
         images=len(targets),
-        escapes=int(escapes[cut]),
-        overkills=int(overkills[cut]),
+        escapes=int((~judged & (targets == 1)).sum()),
+        overkills=int((judged & (targets == 0)).sum()),
         cost=cost,
     )
 
 
-def decision(threshold: Threshold) -> dict[str, Any]:
-    """Return what decision.json says."""
-    return {
-        "threshold": threshold.value,
-        "positive": "defect",
-        "overkill_weight": threshold.overkill_weight,
-        "calibration": {
-            "images": threshold.images,
-            "escapes": threshold.escapes,
-            "overkills": threshold.overkills,
-            "cost": threshold.cost,
-        },
-    }
+def image_weights(targets: Targets, parts: Sequence[str] | None) -> npt.NDArray[np.float64]:
+    """Return each image's share of its casting, [N]: 1 / images of the casting."""
+    if parts is None:
+        return np.ones(len(targets))
+    castings = group(targets, parts)
+    shares: npt.NDArray[np.float64] = 1.0 / castings.images[castings.place]
+    return shares
+
+
+def _errors(
+    place: npt.NDArray[np.int64], targets: Targets, weights: npt.NDArray[np.float64]
+) -> tuple[list[float], list[float]]:
+    """Return the weighted escapes and overkills of each cut.
+
+    Cut i judges the levels from i on a defect: levels below it are passed.
+    """
+    defects = np.bincount(place, weights=weights * (targets == 1))
+    good = np.bincount(place, weights=weights * (targets == 0))
+    escapes = np.concatenate([[0.0], np.cumsum(defects)])
+    overkills = np.concatenate([np.cumsum(good[::-1])[::-1], [0.0]])
+    return escapes.tolist(), overkills.tolist()
 
 
 def _cuts(levels: Scores) -> tuple[list[float], list[float]]:

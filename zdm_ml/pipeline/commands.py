@@ -11,6 +11,7 @@ from typing import Any
 
 from zdm_ml.errors import PipelineError
 
+_FULL_DISK = ("No space left", "unable to write", "Disk quota exceeded")
 _AUTHOR = ("-c", "user.name=ZDM Retrain", "-c", "user.email=zdm@localhost")
 
 
@@ -80,5 +81,9 @@ def _run(
         words = (done.stderr.strip() or done.stdout.strip()).splitlines()
         name = "dvc" if "dvc" in command else "git"
         shown = " ".join(command[command.index(name) :])
-        raise PipelineError(f"`{shown}` failed in {root}: {' '.join(words[-4:])}")
+        full = any(sign in done.stderr for sign in _FULL_DISK)
+        raise PipelineError(
+            f"`{shown}` failed in {root}: {' '.join(words[-4:])}",
+            hint=f"{'free some space' if full else 'correct what it says'}, then do the same again",
+        )
     return done.stdout

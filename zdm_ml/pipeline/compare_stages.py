@@ -10,8 +10,9 @@ from zdm_ml.data.images import decode_grey
 from zdm_ml.errors import PipelineError
 from zdm_ml.evaluation.chart import chart
 from zdm_ml.evaluation.latency import measure
+from zdm_ml.evaluation.leaderboard import flat_figures, leaderboard
 from zdm_ml.evaluation.metrics import weighted_cost
-from zdm_ml.evaluation.report import leaderboard, markdown
+from zdm_ml.evaluation.report import markdown
 from zdm_ml.evaluation.selection import Candidate
 from zdm_ml.evaluation.selection import select as choose
 from zdm_ml.files import read_json, write_bytes, write_json, write_text
@@ -82,7 +83,7 @@ def _figures(context: Context, name: str) -> dict[str, Any] | None:
     cost = weighted_cost(
         metrics["escapes"], metrics["overkills"], context.params.cost.overkill_weight
     )
-    return {**metrics, **timing[name], "model_name": name, "cost": cost}
+    return {**flat_figures(metrics), **timing[name], "model_name": name, "cost": cost}
 
 
 def _failures(context: Context) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The stage `evaluate`: one model's scores, threshold, figures and curves."""
+"""The stage `evaluate`: one model's scores, threshold, figures, curves and robustness."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zdm_ml.data.manifest import Row
+import numpy as np
+
+from zdm_ml.data.manifest import Row, read_manifest
+from zdm_ml.data.splits import leaks, seen_rows
+from zdm_ml.evaluation.calibration import calibrate
+from zdm_ml.evaluation.castings import casting_records
+from zdm_ml.evaluation.figures import brief, seen_figures, side_figures
 from zdm_ml.evaluation.metrics import (
     Scores,
     confusion_rows,
@@ -15,54 +21,129 @@ from zdm_ml.evaluation.metrics import (
     roc_points,
     side,
 )
+from zdm_ml.evaluation.robustness import robustness
+from zdm_ml.evaluation.sampling import spread
 from zdm_ml.evaluation.scoring import score_rows
-from zdm_ml.evaluation.thresholds import choose_threshold, decision
 from zdm_ml.files import write_json
-from zdm_ml.models.net import load_net
+from zdm_ml.models.net import LoadedNet, load_net
 from zdm_ml.pipeline.stages import Context, write_csv
 from zdm_ml.training.device import choose_device
 
+Progress = Callable[[int, int], None]
+HELD_OUT = ("val", "calibration", "test")
+CASTING_COLUMNS = ("part", "label", "images", "wrong", "mean_score", "failed")
+PERTURBATION_COLUMNS = (
+    "perturbation",
+    "accuracy",
+    "balanced_accuracy",
+    "escapes",
+    "overkills",
+    "images",
+)
+
 
 def evaluate(
-    context: Context, name: str, progress: Callable[[int, int], None] = lambda done, total: None
+    context: Context, name: str, progress: Progress = lambda done, total: None
 ) -> dict[str, Any]:
-    """Write scores, decision, metrics and curves of one model; return its figures on test.
+    """Write scores, decision, metrics, curves and robustness of one model; return its figures.
 
-    The threshold comes from the calibration images: the test images only measure it.
+    The threshold comes from the calibration castings: the test castings only measure it. What a
+    split leaks is in the figures as `leaky`; `seen` are images of castings that trained the model.
     """
     params, out = context.params, context.paths["evaluation"] / name
+    context.verified_castings()
     loaded = load_net(context.paths["models"] / name, choose_device(params.train.device))
-    rows = context.rows("val", "calibration", "test")
-    scores = score_rows(
+    manifest = read_manifest(context.paths["manifest"])
+    held_out = [row for row in manifest if row.split in HELD_OUT]
+    seen = spread(seen_rows(manifest), params.split.holdout_limit, params.seed)
+    scores = _scored(context, loaded, [*held_out, *seen], progress)
+    scores, seen_scores = scores[: len(held_out)], scores[len(held_out) :]
+    calibration = calibrate(scores, held_out, params.cost.overkill_weight)
+    threshold = calibration.threshold.value
+    tested = [at for at, row in enumerate(held_out) if row.split == "test"]
+    test_rows, test_scores = [held_out[at] for at in tested], scores[tested]
+    figures = {
+        **side_figures(test_scores, test_rows, threshold, params.evaluate, params.seed),
+        **_provenance(context, manifest),
+        "init": loaded.spec.init,
+        "profile": loaded.spec.profile,
+        "model_digest": loaded.spec.digest,
+        "val": brief(metrics(*side(scores, held_out, "val"), threshold)),
+        "seen": seen_figures(seen_scores, seen, threshold),
+        "robustness": _robustness(context, loaded, test_rows, threshold, progress),
+    }
+    write_json(out / "decision.json", calibration.as_decision())
+    write_json(out / "metrics.json", figures)
+    _write_scores(out / "scores.csv", held_out, scores)
+    _write_tables(out, test_rows, test_scores, figures)
+    return figures
+
+
+def _scored(context: Context, loaded: LoadedNet, rows: Sequence[Row], progress: Progress) -> Scores:
+    return score_rows(
         loaded,
         rows,
         context.paths["castings"],
+        batch_size=context.params.evaluate.batch_size,
+        max_pixels=context.params.audit.max_pixels,
+        on_step=progress,
+    )
+
+
+def _provenance(context: Context, manifest: Sequence[Row]) -> dict[str, Any]:
+    protocol, leaking = context.params.split.protocol, leaks(manifest)
+    return {
+        "protocol": protocol,
+        # The shipped split may leak in ways that no part id shows.
+        "leaky": protocol == "shipped" or bool(leaking),
+        "leaking_castings": len(leaking),
+    }
+
+
+def _robustness(
+    context: Context,
+    loaded: LoadedNet,
+    rows: Sequence[Row],
+    threshold: float,
+    progress: Progress,
+) -> dict[str, Any]:
+    params = context.params
+    return robustness(
+        loaded,
+        spread(rows, params.evaluate.perturbation_limit, params.seed),
+        context.paths["castings"],
+        threshold,
+        seed=params.seed,
         batch_size=params.evaluate.batch_size,
         max_pixels=params.audit.max_pixels,
         on_step=progress,
     )
-    threshold = choose_threshold(*side(scores, rows, "calibration"), params.cost.overkill_weight)
-    at_test = side(scores, rows, "test")
-    figures = {
-        **metrics(*at_test, threshold.value),
-        "init": loaded.spec.init,
-        "profile": loaded.spec.profile,
-        "model_digest": loaded.spec.digest,
-    }
-    figures["val"] = _brief(metrics(*side(scores, rows, "val"), threshold.value))
-    _write_scores(out / "scores.csv", rows, scores)
-    write_json(out / "decision.json", decision(threshold))
-    write_json(out / "metrics.json", figures)
-    _write_points(out / "roc.csv", ("fpr", "tpr", "threshold"), roc_points(*at_test))
-    _write_points(out / "pr.csv", ("recall", "precision", "threshold"), pr_points(*at_test))
+
+
+def _write_tables(
+    out: Path, rows: Sequence[Row], scores: Scores, figures: Mapping[str, Any]
+) -> None:
+    targets = np.array([row.target for row in rows], dtype=np.int64)
+    threshold = figures["threshold"]
+    castings = casting_records(scores, targets, [row.part for row in rows], threshold)
+    perturbed = figures["robustness"]["perturbations"]
+    _write_points(out / "roc.csv", ("fpr", "tpr", "threshold"), roc_points(scores, targets))
+    _write_points(out / "pr.csv", ("recall", "precision", "threshold"), pr_points(scores, targets))
     _write_points(
-        out / "confusion.csv", ("actual", "predicted"), confusion_rows(*at_test, threshold.value)
+        out / "confusion.csv",
+        ("actual", "predicted"),
+        confusion_rows(scores, targets, threshold),
     )
-    return figures
-
-
-def _brief(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: figures[key] for key in ("images", "accuracy", "roc_auc", "escapes", "overkills")}
+    _write_points(
+        out / "castings.csv",
+        CASTING_COLUMNS,
+        [{**record, "failed": int(record["failed"])} for record in castings],
+    )
+    _write_points(
+        out / "robustness.csv",
+        PERTURBATION_COLUMNS,
+        [{"perturbation": name, **row} for name, row in perturbed.items()],
+    )
 
 
 def _write_scores(path: Path, rows: Sequence[Row], scores: Scores) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from zdm_ml.data.versions import POINTER, checkout_data, resolve
+from zdm_ml.data.checkout import checkout_data
+from zdm_ml.data.versions import POINTER, resolve
 from zdm_ml.errors import PipelineError
 from zdm_ml.files import read_json, sha256_json, write_json, write_text
 from zdm_ml.pipeline.commands import dvc, dvc_json, git, head_commit, uncommitted

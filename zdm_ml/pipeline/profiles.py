@@ -54,8 +54,12 @@ def run_params(
     models: Sequence[str] = (),
     seed: int | None = None,
     transfer: str | None = None,
+    split: Mapping[str, Any] = {},
 ) -> str:
-    """Return params text for one run: profile, chosen models (none: all), seed and strategy."""
+    """Return params text for one run: profile, chosen models (none: all), seed and strategy.
+
+    `split` sets single keys of that section.
+    """
     values = _yaml().load(overlay(text, root, profile))
     known = list(values["models"])
     unknown = [name for name in models if name not in known]
@@ -70,6 +74,7 @@ def run_params(
     if transfer is not None:
         for model in values["models"].values():
             model["transfer"] = transfer
+    values["split"].update(split)
     parse_params(_yaml("safe").load(_text(values)), "params of the run")
     return _text(values)
 

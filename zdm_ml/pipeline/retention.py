@@ -42,7 +42,10 @@ def collect(settings: Settings, *, keep: int, needed: Collection[str]) -> Collec
         _forget_older(home / "data")  # comes back from the cache when needed
         # A run under way has outs that no commit names yet: its workspace speaks for them.
         projects = [
-            str(path) for name in ("runs", "experiments") for path in (home / name).glob("*")
+            str(path)
+            for name in ("runs", "experiments")
+            for path in (home / name).glob("*")
+            if path.is_dir()
         ]
         scope = ["--workspace", "--all-commits", "--force"]
         scope += ["--projects", *projects] if projects else []

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from zdm_ml.data.integrity import MEMORY_FILE, verify
+from zdm_ml.data.listing import read_listing
 from zdm_ml.data.manifest import Row, read_manifest, write_manifest
 from zdm_ml.errors import PipelineError
 from zdm_ml.files import write_json, write_text
@@ -49,27 +51,58 @@ class Context:
             raise PipelineError(f"the manifest has no rows in {', '.join(splits)}")
         return rows
 
+    def verified_castings(self) -> Path:
+        """Return the castings folder once every image in it is what the castings list says.
+
+        Raises `DataError` that names the others.
+        """
+        folder = self.paths["castings"]
+        verify(folder, read_listing(self.paths["castings_list"]), memory=self.root / MEMORY_FILE)
+        return folder
+
     def images(self, rows: Sequence[Row]) -> list[Path]:
         """Return the image files of rows."""
         return [self.paths["castings"] / row.path for row in rows]
 
 
 def audit(context: Context, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Decode every image and write the manifest and the audit's figures."""
-    from zdm_ml.data.audit import audit_images
+    """Inspect every image; write the manifest, the audit's figures and its page.
 
-    rows, report = audit_images(context.paths["castings"], context.params.audit, progress=progress)
-    write_manifest(context.paths["audit"], rows)
-    write_json(context.paths["audit_report"], report)
-    return report
+    Castings keep the ids of the data version's castings list, whatever they look like.
+    """
+    from zdm_ml.data.audit import audit_images
+    from zdm_ml.data.audit_page import write_page
+    from zdm_ml.data.known_parts import known_parts
+    from zdm_ml.data.layout import check_complete, count_images, image_paths
+
+    folder, params = context.verified_castings(), context.params.audit
+    entries = read_listing(context.paths["castings_list"])
+    files = {path: path for path in image_paths(folder)}
+    check_complete(count_images(files), str(folder))
+    named, warnings = known_parts(files, {}, params.part_pattern)
+    found = audit_images(
+        folder,
+        files,
+        params,
+        known=named | {entry.path: entry.part for entry in entries if entry.known},
+        remembered={entry.sha256: entry.part for entry in entries if not entry.known},
+        warnings=warnings,
+        progress=progress,
+    )
+    write_manifest(context.paths["audit"], found.rows)
+    write_json(context.paths["audit_report"], found.report)
+    write_page(context.paths["audit_page"], found)
+    return found.report
 
 
 def split(context: Context) -> dict[str, Any]:
-    """Put every image on one side of the split."""
-    from zdm_ml.data.splits import split_rows
+    """Put every image on one side of the split; castings keep the side that their list names."""
+    from zdm_ml.data.splits import remembered_sides, split_rows
 
     rows = read_manifest(context.paths["audit"])
-    assigned, report = split_rows(rows, context.params.split, context.params.seed)
+    remembered = remembered_sides(read_listing(context.paths["castings_list"]))
+    params = context.params
+    assigned, report = split_rows(rows, params.split, params.seed, remembered)
     write_manifest(context.paths["manifest"], assigned)
     write_json(context.paths["split_report"], report)
     return report

@@ -41,10 +41,12 @@ def train(context: Context, name: str, show: Show) -> TrainResult:
     """Train one model and write its folder and history.
 
     A checkpoint per epoch lies outside the outs, keyed by data, code and parameters: a training
-    that was killed goes on at its epoch, and two of the same cannot run at once.
+    that was killed goes on at its epoch, and two of the same cannot run at once. Images that are
+    not those of the data version raise `DataError` before the first epoch.
     """
     folder = context.settings.home / "checkpoints" / checkpoint_key(context, name)
     with fence(folder.with_suffix(".lock")):
+        context.verified_castings()
         net, spec = _initial_net(context, name)
         recipe = context.params.recipe(name, scratch=spec.init == "scratch")
         with model_run(context, name, spec.init, asdict(recipe)) as run:

@@ -14,10 +14,12 @@ import yaml
 from zdm_ml.errors import PipelineError
 from zdm_ml.files import write_text
 from zdm_ml.pipeline.commands import dvc, git, git_as_product, head_commit, tag_exists
+from zdm_ml.pipeline.lock import check_lock, is_hash
 from zdm_ml.settings import Settings
 
 LOCAL_REMOTE = "local"
 PUBLISHED_FILES = ("params.yaml", "dvc.lock")
+DATA_FILES = ("data/castings.dvc", "data/castings.csv")
 
 
 def safe_run_id(text: str) -> str:
@@ -69,7 +71,9 @@ def add_worktree(settings: Settings, path: Path, commit: str | None = None) -> N
         remove_worktree(settings, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     commit = commit or head_commit(settings.root)
-    git(settings.root, "worktree", "add", "--quiet", "--force", "--detach", str(path), commit)
+    # Forced twice: a killed `worktree add` leaves an entry for this path that git holds locked.
+    force = ("--force", "--force")
+    git(settings.root, "worktree", "add", "--quiet", *force, "--detach", str(path), commit)
     write_local_config(settings, path)
 
 
@@ -82,7 +86,8 @@ def remove_worktree(settings: Settings, path: Path) -> None:
 def write_local_config(settings: Settings, path: Path) -> None:
     """Give a worktree the checkout's own local DVC settings with absolute cache and remote.
 
-    DVC resolves relative paths from the worktree, which would start an empty cache there.
+    DVC resolves relative paths from the worktree, which would start an empty cache there. Every
+    remote is verified: DVC would otherwise take whatever a remote returns for the right bytes.
     """
     main = settings.home.parent if (settings.home.parent / ".dvc").is_dir() else settings.root
     config = configparser.ConfigParser(interpolation=None)
@@ -96,9 +101,27 @@ def write_local_config(settings: Settings, path: Path) -> None:
     section = f"'remote \"{LOCAL_REMOTE}\"'"
     if shared.has_section(section) and not config.has_option(section, "url"):
         _set(config, section, "url", str(settings.home / "remote"))
+    for remote in {*shared.sections(), *config.sections()}:
+        if remote.strip("'").startswith("remote "):
+            _set(config, remote, "verify", "true")
     text = io.StringIO()
     config.write(text)
     write_text(path / ".dvc" / "config.local", text.getvalue())
+
+
+def object_stores(path: Path) -> list[Path]:
+    """Return the folders that hold DVC's objects by md5: a worktree's cache, then its remote.
+
+    A remote that is no folder of this machine is not among them.
+    """
+    config = configparser.ConfigParser(interpolation=None)
+    config.read((path / ".dvc" / "config", path / ".dvc" / "config.local"))
+    places = [config.get("cache", "dir")]
+    remote = f"'remote \"{config.get('core', 'remote', fallback='')}\"'"
+    url = config.get(remote, "url", fallback="")
+    if url and "://" not in url:
+        places.append(url)
+    return [path / ".dvc" / place / "files" / "md5" for place in places]
 
 
 def _set(config: configparser.ConfigParser, section: str, key: str, value: str) -> None:
@@ -129,8 +152,9 @@ def publish(settings: Settings, workspace: Workspace) -> str:
     if is_published(settings, workspace):
         return git(settings.root, "rev-list", "-n", "1", tag)
     check_lock(workspace.path)
+    _check_pointer(workspace.path)
     dvc(workspace.path, "push", "--quiet")
-    git(workspace.path, "add", "--force", *PUBLISHED_FILES, "data/castings.dvc", "failures")
+    git(workspace.path, "add", "--force", *PUBLISHED_FILES, *DATA_FILES, "failures")
     message = f"Run {workspace.run_id}"
     git_as_product(workspace.path, "commit", "--quiet", "--allow-empty", "-m", message)
     commit = head_commit(workspace.path)
@@ -141,20 +165,22 @@ def publish(settings: Settings, workspace: Workspace) -> str:
     return commit
 
 
+def _check_pointer(path: Path) -> None:
+    """Refuse a pointer to the images that was cut: the run's commit could not give them back."""
+    pointer = path / DATA_FILES[0]
+    try:
+        whole = is_hash(yaml.safe_load(pointer.read_text())["outs"][0]["md5"])
+    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
+        whole = False
+    if not whole or not (path / DATA_FILES[1]).is_file():
+        raise PipelineError(
+            f"{pointer} or its castings list is missing or damaged",
+            hint="`zdm workspace plan` of another run brings the data version in whole",
+        )
+
+
 def _blob(root: Path, name: str) -> str:
     try:
         return git(root, "rev-parse", "--verify", "--quiet", name)
     except PipelineError:
         return ""
-
-
-def check_lock(path: Path) -> None:
-    """Refuse a `dvc.lock` that was cut short: DVC would take what is left for the whole."""
-    lock = path / "dvc.lock"
-    try:
-        content = yaml.safe_load(lock.read_text())
-        complete = all({"cmd", "outs"} <= set(stage) for stage in content["stages"].values())
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise PipelineError(f"{lock} is missing or damaged", hint="rerun the stages") from error
-    if not complete:
-        raise PipelineError(f"{lock} holds incomplete stages", hint="rerun the stages")

@@ -87,8 +87,13 @@ def _write_castings(folder: Path, rows: Iterable[Row], data_md5: str) -> None:
 
 
 def _write_golden(folder: Path, rows: Iterable[Row], castings: Path) -> None:
-    """Store a few calibration images as lossless grey PNG with the scores the net gives them."""
-    candidates = sorted((r for r in rows if r.split == "calibration"), key=lambda row: row.path)
+    """Store a few calibration images as lossless grey PNG with the scores the net gives them.
+
+    Where the threshold was calibrated on val, val images stand in.
+    """
+    ordered = sorted(rows, key=lambda row: row.path)
+    sides = ([r for r in ordered if r.split == side] for side in ("calibration", "val"))
+    candidates = next(filter(None, sides), [])
     chosen = [
         row
         for label in CLASSES

@@ -13,7 +13,15 @@ from zdm_ml.data.images import decode_grey
 from zdm_ml.data.manifest import Row
 from zdm_ml.errors import DataError, PackageError, PipelineError
 from zdm_ml.registry.decision import Check
-from zdm_ml.registry.gate import Evidence, Policy, Side, judge, measure, profile_check
+from zdm_ml.registry.gate import (
+    Evidence,
+    Policy,
+    Side,
+    judge,
+    leak_check,
+    measure,
+    profile_check,
+)
 from zdm_ml.registry.package import GOLDEN_PIXELS, Package, load_package
 from zdm_ml.registry.selftest import self_test_in_clean_process
 from zdm_ml.registry.versions import VersionInfo, download_package
@@ -47,7 +55,7 @@ def examine(contest: Contest) -> list[Check]:
     checks.append(verified)
     if package is None:
         return checks
-    checks.append(_golden(package))
+    checks += [_golden(package), _leak(package)]
     rival: Package | None = None
     if champion is not None:
         rival, verified = _verified(contest, champion, "champion_digests")
@@ -79,6 +87,12 @@ def _golden(package: Package) -> Check:
         return Check("golden", "passed", self_test_in_clean_process(package.folder))
     except PackageError as error:
         return Check("golden", "broken", error.problem)
+
+
+def _leak(package: Package) -> Check:
+    """Check what the figures say of leaks, and the castings themselves."""
+    shared = {row.part for row in package.test_rows} & package.info.trained_on
+    return leak_check(package.info.profile, package.metrics.get("leaky"), len(shared))
 
 
 def _figures(contest: Contest, package: Package, rival: Package | None) -> list[Check]:

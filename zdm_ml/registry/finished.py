@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from zdm_ml.pipeline.plan import RunRecord
     from zdm_ml.settings import Settings
 
-ARTIFACTS = ("metrics.json", "decision.json", "roc.csv", "pr.csv", "confusion.csv", "scores.csv")
+ARTIFACTS = (
+    "metrics.json",
+    "decision.json",
+    "roc.csv",
+    "pr.csv",
+    "confusion.csv",
+    "scores.csv",
+    "castings.csv",
+    "robustness.csv",
+)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import numpy as np
 
 from zdm_ml.registry.decision import Check, check, unmet
 
+LEAK = "split_not_leaky"
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -104,6 +106,25 @@ def profile_check(challenger: str, champion: str | None) -> Check:
     """A demo (profile quick or smoke) never replaces a model of profile full."""
     allowed = champion != "full" or challenger == "full"
     return check("profile", allowed, challenger, champion)
+
+
+def leak_check(profile: str, says: object, shared_castings: int) -> Check:
+    """A model of profile full whose figures leak is never promoted; a demo is, and says so.
+
+    `says` is what its figures state of `leaky`; anything but true or false is broken evidence for
+    a full model. `shared_castings` counts test castings that the model was trained on: they
+    contradict a `false`.
+    """
+    leaky = says is True or shared_castings > 0
+    if profile != "full":
+        value = "leaky demo" if leaky else "no leak known"
+        return Check(LEAK, "passed", value)
+    if leaky:
+        value = f"leaky, {shared_castings} test castings were trained on"
+        return Check(LEAK, "failed", value, "no leak")
+    if says is not False:
+        return Check(LEAK, "broken", "the figures do not say whether the split leaks", "no leak")
+    return Check(LEAK, "passed", "no leak", "no leak")
 
 
 def explain(checks: Iterable[Check]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from zdm_ml.errors import RegistryError
 from zdm_ml.settings import EXPERIMENT, REGISTERED_MODEL
 
 _PAGE = 1000
+_OURS = f"name = '{REGISTERED_MODEL}'"
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,39 @@ def count_entries(uri: str, timeout: float = 10.0) -> Counts:
         "GET",
         f"{uri}/api/2.0/mlflow/model-versions/search",
         timeout,
-        {"filter": f"name = '{REGISTERED_MODEL}'"},
+        {"filter": _OURS},
         "model_versions",
     )
     return Counts(trainings, versions)
 
 
+def versions_by_data(uri: str, timeout: float = 2.0) -> dict[str, list[str]]:
+    """Return the numbers of the registered versions by the DVC hash of the data they saw."""
+    url = f"{uri}/api/2.0/mlflow/model-versions/search"
+    found: dict[str, list[str]] = {}
+    for version in _pages("GET", url, timeout, {"filter": _OURS}, "model_versions"):
+        tags = {tag["key"]: tag.get("value", "") for tag in version.get("tags", [])}
+        found.setdefault(tags.get("data_md5", ""), []).append(str(version["version"]))
+    return {md5: sorted(numbers, key=int) for md5, numbers in found.items()}
+
+
 def _count(method: str, url: str, timeout: float, query: dict[str, Any], key: str) -> int:
-    total, token = 0, ""
+    return sum(1 for _ in _pages(method, url, timeout, query, key))
+
+
+def _pages(
+    method: str, url: str, timeout: float, query: dict[str, Any], key: str
+) -> Iterator[dict[str, Any]]:
+    """Yield every item of a search, page by page."""
+    token = ""
     while True:
         page = {**query, "max_results": _PAGE, **({"page_token": token} if token else {})}
         sent = {"json": page} if method == "POST" else {"params": page}
         found = _call(method, url, timeout, **sent) or {}
-        total += len(found.get(key, []))
+        yield from found.get(key, [])
         token = found.get("next_page_token", "")
         if not token:
-            return total
+            return
 
 
 def _call(method: str, url: str, timeout: float, **query: Any) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zdm_ml.registry.mlmodel import save_mlflow_model
+from zdm_ml.registry.naming import leak_tags
 from zdm_ml.registry.package import Package
 from zdm_ml.registry.runs import ensure_experiment
 from zdm_ml.registry.versions import CHALLENGER, all_versions, by_alias
@@ -73,6 +74,7 @@ def version_tags(package: Package) -> dict[str, str]:
         "model_digest": package.net.spec.digest,
         "run_id": info.run_id,
         "demo": "false" if info.profile == "full" else "true",
+        **leak_tags(package.metrics),
     }
 
 

@@ -16,7 +16,7 @@ from zdm_ml.registry.assembly import assemble
 from zdm_ml.registry.connection import connect, registry_errors
 from zdm_ml.registry.decision import Check, Decision, check
 from zdm_ml.registry.finished import FinishedRun, describe, parent_params, parent_tags
-from zdm_ml.registry.naming import display_name
+from zdm_ml.registry.naming import display_name, leak_tags
 from zdm_ml.registry.package import Package
 from zdm_ml.registry.publication import publish
 from zdm_ml.registry.runs import end_parent, ensure_parent, ensure_run
@@ -102,5 +102,13 @@ def record_models(
     recorded = {model.model_name: ensure_run(client, model, parent) for model in trained}
     # A run that trained nothing has no parent, unless it was started as one.
     if record.mlflow_run_id or parent.cache_info().currsize:
-        end_parent(client, parent(), succeeded=succeeded, reports=run.paths["selection"].parent)
+        evaluated = [model.evaluation for model in trained if model.evaluation]
+        end_parent(
+            client,
+            parent(),
+            succeeded=succeeded,
+            reports=run.paths["selection"].parent,
+            # All models of a run are judged on one split.
+            tags=leak_tags(evaluated[0]) if evaluated else {},
+        )
     return recorded

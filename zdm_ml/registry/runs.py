@@ -19,7 +19,7 @@ from zdm_ml.registry.entries import (
     set_tags,
     text,
 )
-from zdm_ml.registry.naming import display_name
+from zdm_ml.registry.naming import display_name, leak_tags
 from zdm_ml.settings import EXPERIMENT
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 COMPLETE = "complete"
 EVALUATED = "evaluated"
+RENAMED = {"seen": "leaky_seen"}
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,17 @@ def ensure_parent(
     return str(run.info.run_id)
 
 
-def end_parent(client: MlflowClient, parent: str, *, succeeded: bool, reports: Path) -> None:
-    """Close the parent run with the retraining's reports as artifacts."""
+def end_parent(
+    client: MlflowClient,
+    parent: str,
+    *,
+    succeeded: bool,
+    reports: Path,
+    tags: Mapping[str, str],
+) -> None:
+    """Close the parent run with the retraining's reports as artifacts and `tags` of its figures."""
+    if tags:
+        set_tags(client, parent, tags)
     if reports.is_dir():
         client.log_artifacts(parent, str(reports), "reports")
     client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
@@ -178,13 +188,18 @@ def complete(client: MlflowClient, run_id: str, trained: TrainedModel) -> None:
 
 
 def log_evaluation(client: MlflowClient, run_id: str, trained: TrainedModel) -> None:
-    """Add the figures that `evaluate` measured, once per weights."""
-    figures = dict(numbers(trained.evaluation))
+    """Add the figures that `evaluate` measured, once per weights, and whether they leak.
+
+    Figures of castings that were trained on go under `leaky_seen`, so that nobody takes them for
+    honest ones.
+    """
+    named = {RENAMED.get(key, key): value for key, value in trained.evaluation.items()}
+    figures = dict(numbers(named))
     log_metrics(client, run_id, [metric(key, value, 0) for key, value in figures.items()])
     for path, folder in trained.artifacts.items():
         if path.is_file():
             client.log_artifact(run_id, str(path), folder)
-    client.set_tag(run_id, EVALUATED, trained.model_digest)
+    set_tags(client, run_id, {**leak_tags(trained.evaluation), EVALUATED: trained.model_digest})
 
 
 def _brief(error: Exception) -> str:

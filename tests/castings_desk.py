@@ -1,0 +1,118 @@
+"""A checkout with a small data version, and the commands that a person types in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from zdm_ml.params import Params, load_params
+from zdm_ml.settings import Settings, load_settings
+
+BIN = Path(sys.executable).parent
+CASTINGS_PER_CLASS = 12
+FOLDERS = {"def_front": "D", "ok_front": "K"}
+
+
+def picture(seed: int) -> bytes:
+    """Return a 48 px JPEG of noise, another one for each seed."""
+    buffer = io.BytesIO()
+    levels = np.random.default_rng(seed).integers(0, 256, (48, 48), dtype=np.uint8)
+    Image.fromarray(levels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def make_dataset(root: Path, seed: int = 0) -> Path:
+    """Write a dataset in Kaggle's layout with parts.csv: 12 castings a class, 2 images each."""
+    records = []
+    for folder, letter in FOLDERS.items():
+        for number in range(2 * CASTINGS_PER_CLASS):
+            split = "test" if number % 4 == 0 else "train"
+            path = f"{split}/{folder}/cast_{letter}_{number}.jpeg"
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(picture(seed + 1000 * (letter == "K") + number))
+            records.append((path, f"{letter}{number // 2}"))
+    write_parts(root, dict(records))
+    return root
+
+
+def write_parts(root: Path, parts: Mapping[str, str]) -> None:
+    """Write parts.csv."""
+    with (root / "parts.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "part"), *parts.items()])
+
+
+@dataclass
+class CastingsDesk:
+    """A checkout; everything of it lies below `root`, so that it can be copied."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings({}, self.root)
+
+    @property
+    def params(self) -> Params:
+        return load_params(self.root / "params.yaml")
+
+    @property
+    def castings(self) -> Path:
+        return self.root / "data" / "castings"
+
+    @property
+    def inbox(self) -> Path:
+        return self.root / ".zdm" / "inbox"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ZDM_", "MLFLOW"))}
+        return {**inherited, "PATH": f"{BIN}{os.pathsep}{inherited['PATH']}"}
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environ, capture_output=True, text=True, check=False
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def json(self, *command: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.run(*command, "--json").stdout.splitlines()[-1])
+        return answer
+
+    def arrive(self, name: str, content: bytes, age_seconds: float = 3600.0) -> Path:
+        """Put a file into the inbox, `class folder/name`, written some time ago."""
+        path = self.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        then = path.stat().st_mtime - age_seconds
+        os.utime(path, (then, then))
+        return path
+
+    def copy(self, root: Path) -> CastingsDesk:
+        """Return a copy of the checkout with all its state."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return CastingsDesk(root)
+
+    def whole(self) -> bool:
+        """Tell whether git, the data branch and everything it names are undamaged."""
+        self.run("git", "fsck", "--no-dangling")
+        self.run("zdm", "data", "checkout")
+        return True
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}

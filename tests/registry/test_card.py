@@ -1,0 +1,59 @@
+"""What a version's model card admits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from registry_builders import METRICS, make_castings, make_run
+
+from zdm_ml.data.manifest import Row
+from zdm_ml.registry.assembly import assemble
+
+
+def card(folder: Path, profile: str = "full", rows: list[Row] | None = None, **figures: Any) -> str:
+    """Return the card of a package whose metrics.json has `figures`."""
+    found = make_castings(folder / "castings")
+    source = make_run(
+        folder, folder / "castings", found, profile=profile, metrics={**METRICS, **figures}
+    )
+    package = assemble(
+        folder / "package",
+        model=folder / "models" / "luna",
+        evaluation=folder / "evaluation" / "luna",
+        rows=rows if rows is not None else found,
+        castings=folder / "castings",
+        source=source,
+    )
+    return (package.folder / "MODEL_CARD.md").read_text()
+
+
+def test_an_honest_card_names_protocol_and_bounds(tmp_path: Path) -> None:
+    shown = card(tmp_path)
+
+    assert "Not leaky: split protocol `grouped`" in shown
+    assert "- 0 of 12 defective castings escaped, at most 22.1% at 95 %" in shown
+    assert "- 0 of 12 good castings rejected\n" in shown
+    assert "`blur`, balanced accuracy 0.7500, 6 escapes in 24 images" in shown
+
+
+def test_a_leaky_card_says_so(tmp_path: Path) -> None:
+    shown = card(tmp_path, leaky=True, protocol="shipped")
+
+    assert "**LEAKY:** split protocol `shipped`" in shown
+    assert "Not leaky" not in shown
+
+
+def test_castings_on_both_sides_are_a_leak_whatever_the_figures_say(tmp_path: Path) -> None:
+    rows = make_castings(tmp_path / "castings")
+    test = next(row for row in rows if row.split == "test")
+
+    shown = card(tmp_path, rows=[*rows, test.assigned("train")])
+
+    assert "**LEAKY:**" in shown
+
+
+@pytest.mark.parametrize("figures", [{"leaky": None}, {"leaky": None, "by_casting": None}])
+def test_figures_that_do_not_say_are_unknown(tmp_path: Path, figures: dict[str, Any]) -> None:
+    assert "**Unknown:**" in card(tmp_path, **figures)

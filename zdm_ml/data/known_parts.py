@@ -1,0 +1,138 @@
+"""Known castings: the parts that a source names itself, in parts.csv or in its file names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from zdm_ml.errors import ConfigError, DataError
+
+PARTS_FILE = "parts.csv"
+COLUMNS = ("path", "part")
+SHOWN = 3
+
+
+def read_known_parts(
+    folder: Path, files: Mapping[str, str], pattern: str | None
+) -> tuple[dict[str, str], list[str]]:
+    """Return the known part of each image under `folder`, and warnings in plain sentences.
+
+    `files` maps manifest paths to `split/class/name`. A `parts.csv` beside train/ and test/ wins
+    over one at `folder`, both win over `pattern` (`audit.part_pattern`). Raises `DataError` for a
+    damaged parts.csv, `ConfigError` for a bad pattern.
+    """
+    lists = {}
+    for place in parts_file_places(files):
+        try:
+            lists[place] = (folder / place).read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{folder / place} cannot be read: {error}", hint="save it as CSV in UTF-8"
+            ) from error
+    return known_parts(files, lists, pattern)
+
+
+def parts_file_places(files: Iterable[str]) -> list[str]:
+    """Return where a parts.csv may lie for these manifest paths, the root first."""
+    bases = {PurePosixPath(*PurePosixPath(path).parts[:-3]) for path in files}
+    return sorted({PARTS_FILE, *((base / PARTS_FILE).as_posix() for base in bases)}, key=_depth)
+
+
+def known_parts(
+    files: Mapping[str, str], lists: Mapping[str, str], pattern: str | None
+) -> tuple[dict[str, str], list[str]]:
+    """Like `read_known_parts`, from texts: `lists` maps the path of each parts.csv to its text."""
+    known, warnings = _from_names(files, pattern)
+    targets: dict[str, list[str]] = {}
+    for path, target in files.items():
+        targets.setdefault(target, []).append(path)
+    for place in sorted(lists, key=_depth):
+        base = PurePosixPath(place).parent
+        strangers = []
+        for named, part in _parse(lists[place], place).items():
+            path = (base / named).as_posix()
+            if path in files:
+                known[path] = part
+            elif base == PurePosixPath() and len(targets.get(named, [])) == 1:
+                known[targets[named][0]] = part
+            else:
+                strangers.append(named)
+        if strangers:
+            warnings.append(
+                f"{place}: {len(strangers)} of its paths are no images here, such as "
+                + ", ".join(strangers[:SHOWN])
+            )
+    return known, warnings
+
+
+def _depth(place: str) -> tuple[int, str]:
+    return place.count("/"), place
+
+
+def _from_names(files: Mapping[str, str], pattern: str | None) -> tuple[dict[str, str], list[str]]:
+    if pattern is None:
+        return {}, []
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise _bad_pattern(f"{pattern!r} is no regular expression: {error}") from error
+    if not expression.groups:
+        raise _bad_pattern(f"{pattern!r} has no group (...) around the serial number")
+    found = {path: expression.search(path.rsplit("/", 1)[-1]) for path in files}
+    known = {path: match[1] for path, match in found.items() if match and match[1]}
+    if len(known) == len(files):
+        return known, []
+    others = [path for path in files if path not in known]
+    return known, [
+        f"audit.part_pattern fits {len(known)} of {len(files)} file names, not "
+        + ", ".join(others[:SHOWN])
+    ]
+
+
+def _bad_pattern(problem: str) -> ConfigError:
+    return ConfigError(
+        f"params.yaml: audit.part_pattern: {problem}",
+        hint='correct it, for example "^(SN[0-9]+)_", or set it to null',
+    )
+
+
+def _parse(text: str, place: str) -> dict[str, str]:
+    """Return path -> part; comma or semicolon, whatever the header line holds."""
+    delimiter = ";" if ";" in text.partition("\n")[0] else ","
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    header = [name.strip() for name in reader.fieldnames or ()]
+    if not set(COLUMNS) <= set(header):
+        raise DataError(
+            f"{place} has columns {header}, needs {' and '.join(COLUMNS)}",
+            hint="first line `path,part`, then one line per image",
+        )
+    reader.fieldnames = header
+    parts: dict[str, str] = {}
+    for record in _records(reader, place):
+        path = (record["path"] or "").strip().replace("\\", "/").removeprefix("./")
+        part = (record["part"] or "").strip()
+        if not path or not part:
+            raise DataError(
+                f"{place}, line {reader.line_num}: path {path!r}, part {part!r}",
+                hint="fill in both, or delete the line to have the casting recognised",
+            )
+        if parts.setdefault(path, part) != part:
+            raise DataError(
+                f"{place}, line {reader.line_num}: {path} is part {part!r} and {parts[path]!r}",
+                hint="keep the right one of the two lines",
+            )
+    return parts
+
+
+def _records(reader: csv.DictReader[str], place: str) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(
+            f"{place}, line {reader.line_num}: {error}", hint="save it as CSV in UTF-8"
+        ) from error
