@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from zdm_ml.data.audit_figures import audit_figures
-from zdm_ml.data.inspection import UNDECODABLE, Inspection, has_issue, inspect_castings
+from zdm_ml.data.inspection import Inspection, inspect_castings
+from zdm_ml.data.issues import UNDECODABLE, has_issue
 from zdm_ml.data.layout import CLASS_FOLDERS, HINT, Progress
 from zdm_ml.data.lighting import lighting_clusters
 from zdm_ml.data.manifest import Row

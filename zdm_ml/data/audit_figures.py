@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zdm_ml.data.findings import findings
-from zdm_ml.data.inspection import UNDECODABLE, Inspection, has_issue
+from zdm_ml.data.inspection import Inspection
+from zdm_ml.data.issues import UNDECODABLE, has_issue
 from zdm_ml.data.layout import SHIPPED_SPLITS
 from zdm_ml.data.manifest import CLASSES, Row
 from zdm_ml.data.probes import FEATURES, FIRST_OF_BACKGROUND, probe_background, probe_feature

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from zdm_ml.data.frames import Frame, unwrap
 from zdm_ml.data.images import Grey
-from zdm_ml.data.ring import Frame, unwrap
 
 ANGLES = 256
 RADII = np.linspace(0.6, 0.93, 40)

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from zdm_ml.data.fingerprints import Match, Spectra, face, match, mean_power, spectra, whiten
+from zdm_ml.data.frames import Frame, outline_frame
 from zdm_ml.data.images import Grey
-from zdm_ml.data.ring import Frame, Template, find_frame, learn_template, outline_frame
+from zdm_ml.data.ring import Template, find_frame, learn_template
 
 Way = Literal["ring", "outline"]
 """How a casting was found in an image: by its rings, or by the outline of whatever is there."""

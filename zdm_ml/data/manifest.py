@@ -27,7 +27,7 @@ class Row:
     outside cross-validation, an empty `split` means left out, `issues` is a `;`-separated list.
     `nearest` is the path of the most similar other image (empty where none was found),
     `similarity` to it and `confidence` in `part` lie in [0, 1]; `identity` says how `part` was
-    found: known, remembered, ring, features or alone.
+    found: known, remembered, ring, outline or alone.
     """
 
     path: str

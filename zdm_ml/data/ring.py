@@ -7,18 +7,18 @@ rings together make it exact to a fraction of a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from zdm_ml.data.frames import Frame, Reals, unwrap
 from zdm_ml.data.images import Grey
 
-Reals = npt.NDArray[np.float32]
-Matrix = npt.NDArray[np.float64]
+SURE = 0.9
+"""A radial profile that fits the template so well needs no second candidate."""
 
 SMALL = 160
 """Side in pixels at which ellipses are looked for."""
@@ -36,22 +36,10 @@ _POSE = np.stack(
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A part's pose: pixel = `centre` [2] + `matrix` [2, 2] @ (x, y), the rim where |(x, y)| = 1.
-
-    `fit` in [-1, 1] is the correlation of the radial profile with the dataset's.
-    """
-
-    centre: Matrix
-    matrix: Matrix
-    fit: float
-
-
-@dataclass(frozen=True)
 class Template:
     """The edges that the parts of a dataset have in common, over the log of the radius."""
 
-    edges: npt.NDArray[np.float64]
+    edges: Reals
 
 
 def learn_template(images: Sequence[Grey]) -> Template | None:
@@ -60,7 +48,8 @@ def learn_template(images: Sequence[Grey]) -> Template | None:
     Profiles are aligned to each other in scale and their median taken; the outermost strong edge
     is put where the radius is 1.
     """
-    profiles = [_profile(image, found[0]) for image in images if (found := _ellipses(image))]
+    firsts = [(image, next(_ellipses(image), None)) for image in images]
+    profiles = [_profile(image, frame) for image, frame in firsts if frame]
     if len(profiles) < max(3, len(images) // 2):
         return None
     edges = profiles[0]
@@ -84,6 +73,8 @@ def find_frame(image: Grey, template: Template, *, least_fit: float = 0.5) -> Fr
         shift, fit = _shift(_profile(image, frame), template.edges)
         if best is None or fit > best[0]:
             best = fit, _scaled(frame, shift, fit)
+        if fit > SURE:
+            break
     if best is None or best[0] < least_fit:
         return None
     frame = _circularised(image, best[1])
@@ -91,87 +82,23 @@ def find_frame(image: Grey, template: Template, *, least_fit: float = 0.5) -> Fr
     return _scaled(frame, shift, fit) if fit >= least_fit else None
 
 
-def outline_frame(image: Grey) -> Frame:
-    """Return a frame from the outline of whatever stands out from the border of the image.
-
-    Second moments of the silhouette normalise zoom and shear of any shape (Rothe, Suesse and
-    Voss, "The method of normalization to determine invariants", 1996). Without a silhouette the
-    frame is the image itself.
-    """
-    height, width = image.shape
-    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
-    apart = cv2.absdiff(image, np.full_like(image, np.median(border)))
-    _, mask = cv2.threshold(cv2.GaussianBlur(apart, (0, 0), 2), 0, 255, cv2.THRESH_OTSU)
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    hull = cv2.convexHull(max(contours, key=cv2.contourArea)) if contours else None
-    moments = cv2.moments(hull) if hull is not None else {"m00": 0.0}
-    if moments["m00"] < 0.02 * height * width:
-        middle = np.array([(width - 1) / 2, (height - 1) / 2])
-        return Frame(middle, np.eye(2) * min(middle), 0.0)
-    centre = np.array([moments["m10"], moments["m01"]]) / moments["m00"]
-    spread = (
-        np.array([[moments["mu20"], moments["mu11"]], [moments["mu11"], moments["mu02"]]])
-        / moments["m00"]
-    )
-    values, vectors = np.linalg.eigh(spread)
-    # A disc of radius 1 has second moments of 1/4.
-    return Frame(centre, 2 * vectors @ np.diag(np.sqrt(np.maximum(values, 1))) @ vectors.T, 0.0)
-
-
-def unwrap(
-    image: Grey,
-    frame: Frame,
-    radii: npt.NDArray[np.float64],
-    angles: int,
-    *,
-    outside: int | None = None,
-) -> Grey:
-    """Return the image over radius and angle, uint8 [len(radii), angles].
-
-    Beyond the image its border goes on, or the grey level `outside`.
-    """
-    x, y = (frame.matrix @ _circle(angles)).astype(np.float32)
-    out = radii.astype(np.float32)[:, None]
-    return np.asarray(
-        cv2.remap(
-            image,
-            np.float32(frame.centre[0]) + out * x,
-            np.float32(frame.centre[1]) + out * y,
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE if outside is None else cv2.BORDER_CONSTANT,
-            borderValue=outside or 0,
-        )
-    )
-
-
-@lru_cache(maxsize=8)
-def _circle(angles: int) -> Matrix:
-    turn = np.arange(angles) * (2 * np.pi / angles)
-    return np.stack([np.cos(turn), np.sin(turn)])
-
-
-def _ellipses(image: Grey, most: int = 3) -> list[Frame]:
-    """Return the closed contours that are the best ellipses, as frames, the best first."""
+def _ellipses(image: Grey, most: int = 2) -> Iterator[Frame]:
+    """Yield the closed contours that are the best ellipses, as frames, threshold by threshold."""
     scale = SMALL / max(image.shape)
+    middle = (1 / scale - 1) / 2
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     level, _ = cv2.threshold(small, 0, 255, cv2.THRESH_OTSU)
-    found: list[tuple[float, Frame]] = []
     for share in (1.0, 0.75, 1.2):
         mask = (small < level * share).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        fits = (_ellipse(np.asarray(each, dtype=np.int32), small.shape) for each in contours)
-        found += [each for each in fits if each]
-    found.sort(key=lambda pair: pair[0])
-    middle = (1 / scale - 1) / 2
-    return [
-        Frame(frame.centre / scale + middle, frame.matrix / scale, 0.0) for _, frame in found[:most]
-    ]
+        long = (np.asarray(each, np.int32) for each in contours if len(each) >= SMALL // 4)
+        found = [each for contour in long if (each := _ellipse(contour, small.shape))]
+        for _, frame in sorted(found, key=lambda pair: pair[0])[:most]:
+            yield Frame(frame.centre / scale + middle, frame.matrix / scale, 0.0)
 
 
 def _ellipse(contour: npt.NDArray[np.int32], shape: tuple[int, ...]) -> tuple[float, Frame] | None:
     """Return how far a contour is from an ellipse and that ellipse, None for other shapes."""
-    if len(contour) < 0.25 * SMALL:
-        return None
     x, y, width, height = cv2.boundingRect(contour)
     if min(x, y) <= 1 or x + width >= shape[1] - 1 or y + height >= shape[0] - 1:
         return None
@@ -191,16 +118,14 @@ def _ellipse(contour: npt.NDArray[np.int32], shape: tuple[int, ...]) -> tuple[fl
     return float(radius.std()), Frame(centre, matrix, 0.0)
 
 
-def _profile(image: Grey, frame: Frame) -> npt.NDArray[np.float64]:
+def _profile(image: Grey, frame: Frame) -> Reals:
     """Return the edges over the log radius: the gradient of the mean over all directions."""
     level = unwrap(image, frame, np.exp(_WIDE), 64).mean(axis=1)
     level = np.convolve(np.pad(level, 2, "edge"), [0.1, 0.2, 0.4, 0.2, 0.1], "valid")
     return np.asarray(np.gradient(level))
 
 
-def _shift(
-    profile: npt.NDArray[np.float64], template: npt.NDArray[np.float64], most: int | None = None
-) -> tuple[float, float]:
+def _shift(profile: Reals, template: Reals, most: int | None = None) -> tuple[float, float]:
     """Return by how many steps a profile lies outside a template, and their correlation."""
     size = len(template)
     most = most or size // 2
@@ -237,7 +162,7 @@ def _circularised(image: Grey, frame: Frame) -> Frame:
     for _ in range(2):
         polar = unwrap(image, frame, np.exp(_NEAR), ANGLES).astype(np.float32)
         edges = np.diff(cv2.GaussianBlur(polar, (1, 5), 1.2), axis=0)
-        frame = _corrected(frame, edges, np.median(edges, axis=1), _NEAR[1] - _NEAR[0], reach=9)
+        frame = _corrected(frame, edges, edges.mean(axis=1), _NEAR[1] - _NEAR[0], reach=9)
     edges = np.diff(unwrap(image, frame, np.exp(_FACE), ANGLES).astype(np.float32), axis=0)
     edges /= np.sqrt(cv2.GaussianBlur(edges * edges, (1, 15), 3.0) + 4.0)
     edges = np.asarray(cv2.GaussianBlur(edges, (5, 1), 1.0), dtype=np.float32)
@@ -268,20 +193,18 @@ def _corrected(
     return Frame(centre, _symmetric(frame.matrix @ stretch), frame.fit)
 
 
-def _robust_pose(
-    shifts: npt.NDArray[np.floating], usable: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float64]:
+def _robust_pose(shifts: npt.NDArray[np.floating], usable: npt.NDArray[np.bool_]) -> Reals:
     weights = usable.astype(np.float64)
     pose = np.zeros(_POSE.shape[1])
     for _ in range(3):
         weighted = _POSE * weights[:, None]
         pose = np.linalg.solve(weighted.T @ _POSE + 1e-6 * np.eye(5), weighted.T @ shifts)
         rest = np.abs(shifts - _POSE @ pose)
-        weights = usable / np.maximum(1, rest / (1.5 * np.median(rest) + 1e-6))
+        weights = usable / np.maximum(1, rest / (1.2 * rest.mean() + 1e-6))
     return pose
 
 
-def _symmetric(matrix: Matrix) -> Matrix:
+def _symmetric(matrix: Reals) -> Reals:
     """Return the pose without its rotation, which the rings leave open."""
     left, stretch, _ = np.linalg.svd(matrix)
     return np.asarray(left @ np.diag(stretch) @ left.T)

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from zdm_ml.data.inspection import LABEL_CONFLICT, MIXED_LABEL, UNDECODABLE, has_issue
+from zdm_ml.data.issues import LABEL_CONFLICT, MIXED_LABEL, UNDECODABLE, has_issue
 from zdm_ml.data.listing import Entry
 from zdm_ml.data.manifest import CLASSES, Label, Row, Split
 from zdm_ml.errors import DataError

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from zdm_ml.data.inspection import UNDECODABLE, has_issue
+from zdm_ml.data.issues import UNDECODABLE, has_issue
 from zdm_ml.data.leaks import check_leaks, leaks, seen_rows
 from zdm_ml.data.manifest import CLASSES, Row, Split
 from zdm_ml.data.protocols import Assignment, grouped, kfold, shipped
