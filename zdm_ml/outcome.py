@@ -10,6 +10,7 @@ from typing import Any
 import requests
 
 from zdm_ml.airflow_api import AirflowApi
+from zdm_ml.data.manifest import read_manifest
 from zdm_ml.errors import RegistryError, StackError
 from zdm_ml.files import read_json
 from zdm_ml.pipeline.dvcfile import read_pipeline
@@ -78,10 +79,12 @@ def leaderboard(settings: Settings, run_id: str) -> list[Json]:
 def test_image(settings: Settings, run_id: str) -> Path | None:
     """Return one test image of a run's data version, a defect where there is one."""
     castings = _workspace_path(settings, run_id, "castings")
-    if castings is None:
+    manifest = _workspace_path(settings, run_id, "manifest")
+    if castings is None or manifest is None:
         return None
-    found = sorted(castings.glob("test/def_front/*")) or sorted(castings.glob("test/*/*"))
-    return found[0] if found else None
+    test = [row for row in read_manifest(manifest) if row.split == "test"]
+    chosen = max(test, key=lambda row: row.target, default=None)
+    return castings / chosen.path if chosen else None
 
 
 def _workspace_path(settings: Settings, run_id: str, name: str) -> Path | None:

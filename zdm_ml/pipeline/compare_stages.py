@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from zdm_ml.data.images import decode_grey
@@ -30,7 +29,8 @@ def latency(
     if not names:
         raise PipelineError("no model was trained", hint="see the train stages' messages")
     device = choose_device(params.train.device)
-    image = decode_grey(_any_image(context), max_pixels=params.audit.max_pixels)
+    (path,) = context.images(context.rows("test")[:1])
+    image = decode_grey(path, max_pixels=params.audit.max_pixels)
     for done, name in enumerate(names):
         progress(done, len(names))
         rows[name] = measure(
@@ -38,11 +38,6 @@ def latency(
         )
     write_json(context.paths["latency"], rows)
     return rows
-
-
-def _any_image(context: Context) -> Path:
-    paths = (path for path in context.paths["castings"].rglob("*") if path.is_file())
-    return min(paths)
 
 
 def select(context: Context) -> tuple[dict[str, Any], str]:
