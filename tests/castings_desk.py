@@ -7,9 +7,12 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from zdm_ml.data.checkout import checkout_version
+from zdm_ml.data.integrity import find_damage
+from zdm_ml.data.versions import DataVersion, entries_of
 from zdm_ml.params import Params, load_params
 from zdm_ml.settings import Settings, load_settings
 
 BIN = Path(sys.executable).parent
+NO_MLFLOW = "http://127.0.0.1:1"
 CASTINGS_PER_CLASS = 12
 FOLDERS = {"def_front": "D", "ok_front": "K"}
 
@@ -77,8 +84,13 @@ class CastingsDesk:
 
     @property
     def environ(self) -> dict[str, str]:
+        """The environment of a shell in which no stack runs."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ZDM_", "MLFLOW"))}
-        return {**inherited, "PATH": f"{BIN}{os.pathsep}{inherited['PATH']}"}
+        return {
+            **inherited,
+            "PATH": f"{BIN}{os.pathsep}{inherited['PATH']}",
+            "MLFLOW_TRACKING_URI": NO_MLFLOW,
+        }
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -105,11 +117,50 @@ class CastingsDesk:
         shutil.copytree(self.root, root, symlinks=True)
         return CastingsDesk(root)
 
-    def whole(self) -> bool:
-        """Tell whether git, the data branch and everything it names are undamaged."""
+    @contextmanager
+    def stopped_when(
+        self, reached: Callable[[], bool], *command: str
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Start a command and freeze its whole process group at a moment of its work.
+
+        Fails if the command ends before the moment, so that whoever kills it kills it alive.
+        """
+        with subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                while not reached():
+                    assert process.poll() is None, "the command ended before its moment"
+                    time.sleep(0.001)
+                os.killpg(process.pid, signal.SIGSTOP)
+                assert process.poll() is None, "the command had ended when it was to be frozen"
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def kill_when(self, reached: Callable[[], bool], *command: str) -> None:
+        """Start a command and end its whole process group with SIGKILL at a moment of its work."""
+        with self.stopped_when(reached, *command) as process:
+            os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+
+    def holds(self, version: DataVersion) -> bool:
+        """Tell whether git is undamaged and the checkout holds every byte of a version."""
         self.run("git", "fsck", "--no-dangling")
-        self.run("zdm", "data", "checkout")
-        return True
+        entries = entries_of(self.root, version.commit) or []
+        return bool(entries) and not find_damage(self.castings, entries)
+
+    def gives_back(self, version: DataVersion) -> bool:
+        """Tell whether a version comes whole out of DVC's cache and remote."""
+        checkout_version(self.settings, version.commit)
+        return self.holds(version)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -21,6 +21,7 @@ from zdm_ml.components import (
     mark_set_up,
     write_airflow_config,
 )
+from zdm_ml.detached import detach
 from zdm_ml.errors import StackError
 from zdm_ml.files import read_json, write_json
 from zdm_ml.settings import HOST, Settings, make_home
@@ -117,7 +118,7 @@ def _start(settings: Settings, environ: Mapping[str, str]) -> None:
     write_json(settings.home / "stack.json", describe_stack(settings))
     log = settings.home / "logs" / "supervisor.log"
     log.parent.mkdir(exist_ok=True)
-    pid = _detach(
+    pid = detach(
         [sys.executable, "-m", "zdm_ml.supervisor", str(settings.home)],
         child_environment(settings, environ),
         log,
@@ -127,21 +128,6 @@ def _start(settings: Settings, environ: Mapping[str, str]) -> None:
         if os.waitpid(pid, os.WNOHANG) != (0, 0) or time.monotonic() > deadline:
             raise StackError("the supervisor did not start", hint=f"read {log}")
         time.sleep(0.1)
-
-
-def _detach(command: list[str], environment: Mapping[str, str], log: Path) -> int:
-    """Start a program in a session of its own, which outlives this process; return its id."""
-    return os.posix_spawn(
-        command[0],
-        command,
-        environment,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )
 
 
 def _ports(settings: Settings) -> dict[str, int]:

@@ -84,7 +84,11 @@ def test_synthetic_castings_keep_masks_and_part_ids(zdm: Run, tmp_path: Path) ->
         (("train", "--model", "vgg16"), "no model 'vgg16'"),
         (("profile", "fast"), "no profile 'fast'"),
         (("workspace", "stage", "--run-id", "r9", "audit"), "run r9 has no workspace"),
-        (("register", "--run-id", "r9"), "run r9 has no workspace"),
+        pytest.param(
+            ("register", "--run-id", "r9"),
+            "run r9 has no workspace",
+            marks=pytest.mark.integration,  # it imports mlflow and torch first
+        ),
     ],
 )
 def test_a_mistake_gets_one_screen_without_a_traceback(

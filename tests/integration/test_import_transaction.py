@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from zdm_ml.data.versions import resolve, versions
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
-DISK_MIB = 24
+DISK_MIB = 48
+IMAGES = 48
 
 
 @pytest.fixture(scope="module")
@@ -35,54 +35,54 @@ def template(
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other images than those of the first version."""
     return make_dataset(tmp_path_factory.mktemp("other") / "castings", seed=500)
 
 
-def moments(desk: CastingsDesk, first: str) -> dict[str, Callable[[], bool]]:
+def objects(store: Path) -> int:
+    return sum(1 for _ in store.glob("files/md5/*/*"))
+
+
+def moments(desk: CastingsDesk) -> dict[str, Callable[[], bool]]:
+    """What can be seen from outside at each step of an import, in order."""
     incoming, branch = desk.root / ".zdm" / "incoming", desk.root / ".git/refs/heads/zdm/data"
+    cache, remote = desk.root / ".dvc" / "cache", desk.root / ".zdm" / "remote"
+    first, cached, pushed = branch.read_text(), objects(cache), objects(remote)
     return {
+        "started": lambda: True,
         "staging": lambda: any(incoming.glob("*/.castings.*/fresh/train/*/*")),
         "staged": lambda: any(incoming.glob("*/castings/train")),
         "worktree": lambda: any(incoming.glob("*/tree/dvc.yaml")),
-        "adding": lambda: any(incoming.glob("*/tree/.dvc/tmp/*")),
+        "caching": lambda: objects(cache) > cached,
         "added": lambda: any(incoming.glob("*/tree/data/castings.dvc")),
-        "branch moved": lambda: branch.read_text().strip() != first,
-        "placing": lambda: (desk.root / "data" / ".castings.incoming").exists(),
+        "pushing": lambda: objects(remote) > pushed,
+        "pushed": lambda: objects(remote) == pushed + IMAGES + 1,
+        "branch moved": lambda: branch.read_text() != first,
         "list gone": lambda: not (desk.root / "data" / "castings.csv").exists(),
+        "placing": lambda: (desk.root / "data" / ".castings.incoming").exists(),
     }
 
 
 @pytest.mark.parametrize(
     "moment",
     [
-        *("staging", "staged", "worktree", "adding", "added"),
-        *("branch moved", "placing", "list gone"),
+        *("staging", "staged", "worktree", "caching", "added"),
+        *("pushing", "branch moved", "list gone", "placing"),
     ],
 )
-def test_an_import_killed_from_outside_leaves_a_whole_version(
+def test_an_import_killed_from_outside_leaves_a_whole_version_and_can_be_rerun(
     template: CastingsDesk, other: Path, tmp_path: Path, moment: str
 ) -> None:
     desk = template.copy(tmp_path / "project")
     first = resolve(desk.root)
-    reached = moments(desk, first.commit)[moment]
-    with subprocess.Popen(
-        ["zdm", "data", "import", str(other)],
-        cwd=desk.root,
-        env=desk.environ,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        while not reached() and process.poll() is None:
-            time.sleep(0.002)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+
+    desk.kill_when(moments(desk)[moment], "zdm", "data", "import", str(other))
 
     assert first in versions(desk.root)
-    assert desk.whole()
-    desk.run("zdm", "data", "import", str(other))
-
+    import_data(desk.settings, other, desk.params)
     assert len(versions(desk.root)) == 2
-    assert desk.whole()
+    assert desk.holds(resolve(desk.root))
+    assert desk.gives_back(first)
 
 
 @pytest.fixture
@@ -104,25 +104,37 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(mount)], check=True)
 
 
-@pytest.mark.parametrize("free_kib", [64, 900, 1900, 2100, 2300])
-def test_a_full_disk_leaves_a_whole_version(
-    template: CastingsDesk, other: Path, small_disk: Path, free_kib: int
+def fill(disk: Path) -> Path:
+    """Take all the space that a file system has left; returns the file that holds it."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 4096)
+    assert shutil.disk_usage(disk).free == 0
+    return filler
+
+
+@pytest.mark.parametrize(
+    "moment", ["started", "staging", "worktree", "caching", "pushing", "pushed"]
+)
+def test_a_disk_that_fills_up_leaves_a_whole_version_and_says_so(
+    template: CastingsDesk, other: Path, small_disk: Path, moment: str
 ) -> None:
-    """With more and more room, the import fails in staging, adding, pushing or committing."""
     desk = template.copy(small_disk / "project")
     first = resolve(desk.root)
-    filler = small_disk / "filler"
-    free = shutil.disk_usage(small_disk).free - free_kib * 1024
-    filler.write_bytes(b"\0" * max(0, free))
+    command = ("zdm", "data", "import", str(other))
 
-    done = desk.run("zdm", "data", "import", str(other), "--json", check=False)
+    with desk.stopped_when(moments(desk)[moment], *command) as process:
+        filler = fill(small_disk)
+        os.killpg(process.pid, signal.SIGCONT)
+        _, said = process.communicate()
 
     filler.unlink()
-    assert "Traceback" not in done.stderr
-    assert done.returncode == 0 or "next:" in done.stderr
-    assert first in versions(desk.root)
-    assert desk.whole()
-    again = json.loads(desk.run("zdm", "data", "import", str(other), "--json").stdout)
-    assert again["data_md5"] != first.md5
-    assert len(versions(desk.root)) == 2
-    assert desk.whole()
+    assert process.returncode == 1
+    assert "space" in said and "next:" in said, said
+    assert "Traceback" not in said
+    assert versions(desk.root) == [first]
+    assert desk.holds(first)
+    import_data(desk.settings, other, desk.params)
+    assert desk.holds(resolve(desk.root))
+    assert desk.gives_back(first)

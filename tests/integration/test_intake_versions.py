@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -202,34 +199,23 @@ def test_a_killed_intake_loses_nothing_and_a_rerun_completes(
 ) -> None:
     """SIGKILL of the whole process group once a file exists, or once the branch has moved."""
     desk.arrive("ok_front/a.jpeg", picture(7500))
-    first = resolve(desk.root).commit
-    _kill_when(desk, lambda: _reached(desk, moment, first))
+    first = resolve(desk.root)
 
-    assert desk.whole()
-    result = desk.json("zdm", "data", "intake", "--settle", "0")
+    desk.kill_when(
+        lambda: _reached(desk, moment, first.commit), "zdm", "data", "intake", "--settle", "0.1"
+    )
 
-    newest = entries_of(desk.root, BRANCH) or []
-    assert result["pending"] is True
-    assert "train/ok_front/a.jpeg" in {entry.path for entry in newest}
+    assert first in versions(desk.root)
+    assert list(contents(desk.inbox)) == ["ok_front/a.jpeg"]
+    assert intake(desk).pending
+    newest = resolve(desk.root)
+    assert "train/ok_front/a.jpeg" in {e.path for e in entries_of(desk.root, BRANCH) or []}
     assert len(versions(desk.root)) == 2
     assert contents(desk.inbox) == {}
+    assert desk.gives_back(newest)
 
 
 def _reached(desk: CastingsDesk, moment: str, first: str) -> bool:
     if moment == "branch":
         return (desk.root / ".git" / "refs" / "heads" / "zdm" / "data").read_text().strip() != first
     return any((desk.root / ".zdm" / "incoming").glob(f"*/{moment}"))
-
-
-def _kill_when(desk: CastingsDesk, reached: Callable[[], bool]) -> None:
-    with subprocess.Popen(
-        ["zdm", "data", "intake", "--settle", "0.1"],
-        cwd=desk.root,
-        env=desk.environ,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        while not reached() and process.poll() is None:
-            time.sleep(0.005)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ import pytest
 
 from zdm_ml.data.checkout import materialise
 from zdm_ml.data.identity import dvc_folder_hash
+from zdm_ml.data.synthetic import make_synthetic
 from zdm_ml.data.versions import versions
 from zdm_ml.files import write_text
 from zdm_ml.pipeline.dvcfile import read_pipeline
@@ -56,7 +57,15 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(make_checkout: Callable[[], Path], castings_source: Path) -> Desk:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rendered castings with parts.csv."""
+    folder = tmp_path_factory.mktemp("source") / "castings"
+    make_synthetic(folder, parts=24, views=4, seed=11, size=96)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def desk(make_checkout: Callable[[], Path], source: Path) -> Desk:
     """A checkout with castings and params for two models under profile smoke, all stages run."""
     root = make_checkout()
     desk = Desk(root)
@@ -64,7 +73,7 @@ def desk(make_checkout: Callable[[], Path], castings_source: Path) -> Desk:
     write_text(
         params, run_params(params.read_text(), root, profile="smoke", models=["luna", "resnet18"])
     )
-    imported = desk.run("zdm", "data", "import", str(castings_source), "--json")
+    imported = desk.run("zdm", "data", "import", str(source), "--json")
     assert json.loads(imported.stdout.splitlines()[-1])["changed"] is True
     desk.run("dvc", "repro")
     return desk
@@ -97,10 +106,8 @@ def test_one_models_parameters_rerun_that_model_and_the_comparison(desk: Desk) -
     assert sorted(ran) == ["evaluate@luna", "latency", "select", "train@luna"]
 
 
-def test_importing_the_same_castings_again_changes_nothing(
-    desk: Desk, castings_source: Path
-) -> None:
-    done = desk.run("zdm", "data", "import", str(castings_source), "--json")
+def test_importing_the_same_castings_again_changes_nothing(desk: Desk, source: Path) -> None:
+    done = desk.run("zdm", "data", "import", str(source), "--json")
 
     assert json.loads(done.stdout.splitlines()[-1])["changed"] is False
     assert len(desk.run("zdm", "data", "log").stdout.splitlines()) == 1
@@ -194,11 +201,11 @@ def test_gc_forgets_old_runs_and_keeps_what_is_needed(desk: Desk) -> None:
     assert dvc_folder_hash(materialise(settings, version.md5)) == version.md5
 
 
-def test_images_that_no_version_holds_are_kept_aside(desk: Desk, castings_source: Path) -> None:
+def test_images_that_no_version_holds_are_kept_aside(desk: Desk, source: Path) -> None:
     stray = desk.root / "data" / "castings" / "test" / "ok_front" / "stray.txt"
     stray.write_text("somebody's notes")
 
-    desk.run("zdm", "data", "import", str(castings_source))
+    desk.run("zdm", "data", "import", str(source))
 
     assert not stray.exists()
     assert len(list((desk.root / ".zdm" / "replaced").rglob("stray.txt"))) == 1

@@ -27,6 +27,7 @@ from zdm_ml.registry import ledger
 from zdm_ml.registry.connection import connect
 from zdm_ml.registry.decision import Decision
 from zdm_ml.registry.finished import FinishedRun
+from zdm_ml.registry.glance import versions_by_data
 from zdm_ml.registry.promotion import gate, ledger_path, promote
 from zdm_ml.registry.registration import register_run
 from zdm_ml.registry.rollback import rollback, verify_live
@@ -168,6 +169,29 @@ def test_two_parallel_registrations_give_one_version(foundry: Foundry) -> None:
 
     assert {d.version for d in decisions} == {"1"}
     assert sorted(d.decision for d in decisions) == ["registered", "unchanged"]
+
+
+def test_versions_are_found_by_the_data_that_they_saw(
+    foundry: Foundry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One version per page, so that three pages are read."""
+    monkeypatch.setattr("zdm_ml.registry.glance._PAGE", 1)
+    other = "0" * 32 + ".dir"
+    before = versions_by_data(foundry.server.uri)
+    for seed in range(2):
+        foundry.register(foundry.run(seed=seed))
+    run = foundry.run(seed=2)
+    foundry.register(replace(run, record=replace(run.record, data_md5=other)))
+
+    found = versions_by_data(foundry.server.uri)
+
+    assert before == {}
+    assert found == {DATA_MD5: ["1", "2"], other: ["3"]}
+
+
+def test_without_a_server_versions_by_data_are_an_error_not_an_empty_answer() -> None:
+    with pytest.raises(RegistryError, match="MLflow does not answer"):
+        versions_by_data(f"http://127.0.0.1:{free_port()}")
 
 
 @pytest.mark.parametrize("lost", ["alias", "tags", "version"])

@@ -13,7 +13,7 @@ from zdm_ml.errors import PackageError
 from zdm_ml.files import read_json, sha256_file, write_json
 from zdm_ml.registry.assembly import assemble
 from zdm_ml.registry.package import Package, Source, load_package
-from zdm_ml.registry.selftest import self_test_in_clean_process
+from zdm_ml.registry.selftest import main, self_test_in_clean_process
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,9 @@ def test_a_resealed_package_has_another_digest_than_it_says(copy: Path) -> None:
         load_package(copy)
 
 
-def test_scores_that_moved_fail_the_self_test(copy: Path) -> None:
+def test_scores_that_moved_fail_the_self_test(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     golden = read_json(copy / "golden.json")
     golden["images"][0]["score"] += 0.01
     write_json(copy / "golden.json", golden)
@@ -119,8 +121,25 @@ def test_scores_that_moved_fail_the_self_test(copy: Path) -> None:
 
     with pytest.raises(PackageError, match="off by"):
         load_package(copy).self_test()
-    with pytest.raises(PackageError, match="off by"):
-        self_test_in_clean_process(copy)
+    assert main([str(copy)]) == 1
+    assert "off by" in capsys.readouterr().err
+
+
+def test_a_clean_process_that_fails_is_told_in_its_first_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", _failing_python(tmp_path))
+
+    with pytest.raises(PackageError, match=r"clean process: image 1 is off by 0\.01$"):
+        self_test_in_clean_process(tmp_path)
+
+
+def _failing_python(folder: Path) -> str:
+    """Return a program that ends as a self-test does whose scores have moved."""
+    program = folder / "python"
+    program.write_text("#!/bin/sh\necho 'image 1 is off by 0.01' >&2\nexit 1\n")
+    program.chmod(0o755)
+    return str(program)
 
 
 def test_where_val_calibrated_the_golden_images_are_of_val(

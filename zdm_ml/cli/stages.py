@@ -62,10 +62,10 @@ def split() -> None:
 @app.command()
 def train(model: ModelOption) -> None:
     """Train one model; a killed training goes on at its epoch."""
-    from zdm_ml.pipeline.train_stage import train as run
-
     context = _context()
     context.params.model(model)
+    from zdm_ml.pipeline.train_stage import train as run
+
     _say_estimate(context, [model])
     with _epochs(model) as show:
         result = run(context, model, show)
@@ -75,10 +75,10 @@ def train(model: ModelOption) -> None:
 @app.command()
 def evaluate(model: ModelOption) -> None:
     """Score one model, choose its threshold on the calibration castings, test its robustness."""
-    from zdm_ml.pipeline.evaluate_stage import evaluate as run
-
     context = _context()
     context.params.model(model)
+    from zdm_ml.pipeline.evaluate_stage import evaluate as run
+
     with counting(f"scoring with {model}") as progress:
         figures = run(context, model, progress)
     console.print(

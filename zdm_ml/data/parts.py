@@ -17,7 +17,7 @@ from zdm_ml.data.fingerprints import Spectra, magnitudes, pair_similarities, sim
 from zdm_ml.data.grouping import Groups
 
 NEIGHBOURS = 12
-DIMENSIONS = 64
+DIMENSIONS = 96
 SAMPLE = 2000
 EXACT_BELOW = 4000
 """Up to this many images the neighbour search is exact; beyond it looks into nearby cells only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from zdm_ml.errors import PipelineError
 
 _FULL_DISK = ("No space left", "unable to write", "Disk quota exceeded")
+_SCARCE_BYTES = 1 << 20
 _AUTHOR = ("-c", "user.name=ZDM Retrain", "-c", "user.email=zdm@localhost")
 
 
@@ -81,7 +83,9 @@ def _run(
         words = (done.stderr.strip() or done.stdout.strip()).splitlines()
         name = "dvc" if "dvc" in command else "git"
         shown = " ".join(command[command.index(name) :])
-        full = any(sign in done.stderr for sign in _FULL_DISK)
+        # A quiet dvc keeps its reason to itself.
+        scarce = shutil.disk_usage(root).free < _SCARCE_BYTES
+        full = scarce or any(sign in done.stderr for sign in _FULL_DISK)
         raise PipelineError(
             f"`{shown}` failed in {root}: {' '.join(words[-4:])}",
             hint=f"{'free some space' if full else 'correct what it says'}, then do the same again",
