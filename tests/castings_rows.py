@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -35,6 +36,12 @@ def image(
     )
 
 
+def related(rows: list[Row], *families: set[str]) -> list[Row]:
+    """The same images; the castings of each family may be one."""
+    kin = {part: min(family) for family in families for part in family}
+    return [replace(row, kin=kin.get(row.part, "")) for row in rows]
+
+
 def castings(ok: int, defect: int, *, views: int = 4, first: int = 0) -> list[Row]:
     """Castings of both classes; the last of each four views was shipped as test."""
     return list(_castings(ok, defect, views, first))
@@ -51,13 +58,17 @@ def _castings(ok: int, defect: int, views: int, first: int) -> Iterator[Row]:
 
 @st.composite
 def datasets(draw: st.DrawFn, least: int = 6) -> list[Row]:
-    """Castings with one to five views each, some undecodable, some with both labels."""
+    """Castings with one to five views each, some undecodable, some with both labels.
+
+    Of each class one casting at least was shipped as test, and five as train.
+    """
     rows: list[Row] = []
     classes: tuple[Label, Label] = ("ok", "defect")
     for label in classes:
         for index in range(draw(st.integers(least, 24))):
             for view in range(draw(st.integers(1, 5))):
-                shipped = draw(st.sampled_from(["train", "train", "test"]))
+                drawn = draw(st.sampled_from(["train", "train", "test"]))
+                shipped = drawn if view or index > 5 else ("train" if index else "test")
                 rows.append(image(f"{label}{index}", view, label, shipped=shipped))
     for index in range(draw(st.integers(0, 2))):
         rows += [image(f"mixed{index}", view, classes[view % 2]) for view in range(3)]

@@ -14,6 +14,7 @@ FIGURES: dict[str, Any] = {
     "label_conflicts": 0,
     "label_conflict_images": {"castings": {}, "same_bytes": []},
     "effective_sample_size": {"ok": 65, "defect": 65},
+    "families": 130,
     "per_class": {"ok": 100, "defect": 100},
     "odd_sizes": {"usual": "300x300", "images": 0, "examples": []},
     "contradictions": [],
@@ -70,6 +71,16 @@ def test_each_fault_has_its_colour(changes: dict[str, Any], level: str) -> None:
 
 def test_an_auc_within_luck_asks_for_castings_and_not_for_other_light() -> None:
     assert _worst(probes=_brightness(0.8, 0.85))[1] == "Add castings, then audit again."
+
+
+def test_castings_that_may_be_one_lower_their_number() -> None:
+    measured = next(
+        item.measured
+        for item in findings({**FIGURES, "families": 88})
+        if item.title == "Number of different castings"
+    )
+
+    assert "only 88 if" in measured
 
 
 def test_59_castings_without_an_error_prove_a_rate_below_5_percent() -> None:

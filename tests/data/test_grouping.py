@@ -163,3 +163,11 @@ def test_labels_are_first_members_and_merging_again_changes_nothing(
 
     assert all(int(min(members)) == labels[min(members)] for members in partition(labels))
     assert len(partition(labels)) == len(np.unique(labels))
+
+
+def test_one_false_pair_gives_two_groups_no_support() -> None:
+    table = blocks([6, 6])
+    table[2, 8] = table[8, 2] = 0.9
+    groups = grouped(table)
+
+    assert groups.support(0, 6) < 0.2

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from castings_rows import castings, datasets, image
+from castings_rows import castings, datasets, image, related
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,6 +133,43 @@ def test_new_castings_go_where_the_balance_lacks_most() -> None:
     after = deal([*left, *castings(2, 2, first=50)], without_test, PARAMS, SEED)
 
     assert {after[part] for part in ("ok50", "ok51", "defect50", "defect51")} == {"test"}
+
+
+@LAW
+@given(rows=datasets(least=12), seed=st.integers(0, 2**31), data=st.data())
+def test_castings_that_may_be_one_share_a_side(
+    rows: list[Row], seed: int, data: st.DataObject
+) -> None:
+    parts = sorted({row.part for row in rows})
+    pairs = data.draw(st.lists(st.sampled_from(parts), max_size=8, unique=True))
+    families = [set(pairs[place : place + 2]) for place in range(0, len(pairs) - 1, 2)]
+
+    sides = deal(related(rows, *families), {}, PARAMS, seed)
+
+    for family in families:
+        assert len({sides[part] for part in family if part in sides}) <= 1
+
+
+def test_a_casting_joins_the_side_of_what_may_be_the_same_casting() -> None:
+    before = deal(castings(20, 20), {}, PARAMS, SEED)
+    rows = related(castings(24, 20), {"ok21", "ok3"}, {"ok22", "defect7"})
+
+    after = deal(rows, before, PARAMS, SEED)
+
+    assert after["ok21"] == before["ok3"]
+    assert after["ok22"] == before["defect7"]
+    assert {part: after[part] for part in before} == before
+
+
+def test_castings_that_may_be_one_count_as_one() -> None:
+    """Eight good castings of which three may be one are six: two on each of three sides."""
+    rows = related(castings(8, 30), {"ok1", "ok4", "ok6"})
+
+    sides = deal(rows, {}, PARAMS, SEED)
+
+    assert set(sides.values()) == {"train", "val", "test"}
+    with pytest.raises(DataError, match="5 ok and 30 defect"):
+        deal(related(castings(8, 30), {"ok1", "ok4", "ok6", "ok7"}), {}, PARAMS, SEED)
 
 
 @pytest.mark.parametrize(("ok", "defect"), [(5, 30), (30, 5), (0, 9)])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from castings_rows import castings, datasets, image
+from castings_rows import castings, datasets, image, related
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -249,6 +249,30 @@ def test_identical_files_of_castings_on_two_sides_stop_the_split_by_name() -> No
         split_rows([*rows, *twins], PARAMS, SEED, sides)
 
     assert "parts.csv" in caught.value.hint
+
+
+@pytest.mark.parametrize("fold", range(3))
+def test_a_fold_tests_all_or_none_of_the_castings_that_may_be_one(fold: int) -> None:
+    rows = related(castings(9, 12), {"ok1", "ok2", "ok5"}, {"ok7", "defect3"})
+
+    result, report = split_rows(rows, params("kfold", folds=3, fold=fold), SEED, {})
+
+    side = {row.part: row.split for row in result}
+    assert side["ok1"] == side["ok2"] == side["ok5"]
+    assert side["ok7"] == side["defect3"]
+    assert report["kin_on_two_sides"] == []
+
+
+def test_castings_that_may_be_one_keep_remembered_sides_and_are_reported() -> None:
+    rows = castings(10, 10)
+    before = deal(rows, {}, PARAMS, SEED)
+    train = min(part for part in before if before[part] == "train")
+    test = min(part for part in before if before[part] == "test")
+
+    result, report = split_rows(related(rows, {train, test}), PARAMS, SEED, before)
+
+    assert {row.part: row.split for row in result if row.split}[test] == "test"
+    assert report["kin_on_two_sides"] == [min(train, test)]
 
 
 def test_the_shipped_test_set_is_the_test_side_and_marked_as_leaky() -> None:

@@ -56,6 +56,13 @@ def split() -> None:
             style="bold red",
             markup=False,
         )
+    elif report["kin_on_two_sides"]:
+        console.print(
+            f"{len(report['kin_on_two_sides'])} families of castings that may be one are on two "
+            "sides, where earlier versions put them; `split.remember: false` deals all anew",
+            style="yellow",
+            markup=False,
+        )
     _say_estimate(context, list(context.params.models))
 
 

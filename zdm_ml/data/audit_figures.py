@@ -98,6 +98,7 @@ def _part_figures(parts: Mapping[str, Sequence[Row]]) -> Figures:
         "parts_ok": labels["ok"],
         "parts_mixed": labels["mixed"],
         "effective_sample_size": {label: labels[label] for label in CLASSES},
+        "families": len({members[0].family for members in parts.values()}),
         "images_per_part": {"min": min(sizes), "median": median(sizes), "max": max(sizes)},
     }
 

@@ -96,7 +96,7 @@ def _sample(figures: dict[str, Any]) -> Iterator[Finding]:
         level,
         "Number of different castings",
         f"{figures['images']} images show {figures['parts']} castings: {size['defect']} defective "
-        f"and {size['ok']} good ones",
+        f"and {size['ok']} good ones{_at_least(figures)}",
         "Many pictures of one casting count as one. Even a model without a single error on all of "
         f"them would only prove (95 % confidence) that it misses fewer than "
         f"{escape_bound(size['defect']):.1%} of the defective castings and rejects fewer than "
@@ -106,6 +106,12 @@ def _sample(figures: dict[str, Any]) -> Iterator[Finding]:
         else f"Photograph more castings, not more views of the same ones ({ENOUGH} of each class "
         "would be a start); read rates together with their bounds by casting.",
     )
+
+
+def _at_least(figures: dict[str, Any]) -> str:
+    if figures["families"] == figures["parts"]:
+        return ""
+    return f"; only {figures['families']} if those that may be one, photographed anew, are one"
 
 
 def _labels(figures: dict[str, Any]) -> Iterator[Finding]:

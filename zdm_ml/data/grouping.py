@@ -42,7 +42,7 @@ class Groups:
             key = (len(self._members[first]), len(self._members[second]))
             if first == second or (first, second, *key) in refused:
                 continue
-            if not self._supported(self._members[first], self._members[second], left, right):
+            if not self._supported(self._members[first], self._members[second]):
                 refused.add((first, second, *key))
                 continue
             self._join(first, second)
@@ -66,6 +66,10 @@ class Groups:
                 offers[small] = set()
         return sum(1 for wanted in offers.values() if not wanted)
 
+    def support(self, first: int, second: int) -> float:
+        """Return the mean similarity of up to `SUPPORT` members of each of two groups."""
+        return self._support(self._members[first], self._members[second])
+
     def representatives(self, most: int = 3) -> npt.NDArray[np.int64]:
         """Return up to `most` members of each group, evenly spread."""
         return np.concatenate([_spread(items, most) for items in self._members.values()])
@@ -80,11 +84,13 @@ class Groups:
     def _closest(self, group: int, others: Iterable[int]) -> int:
         return max(sorted(others), key=lambda other: self._likeness(group, other))
 
-    def _supported(self, first: list[int], second: list[int], left: int, right: int) -> bool:
+    def _supported(self, first: list[int], second: list[int]) -> bool:
         if len(first) == len(second) == 1:
             return True
-        block = self._compare(_spread(first, SUPPORT), _spread(second, SUPPORT))
-        return bool(block.mean() >= self._threshold)
+        return self._support(first, second) >= self._threshold
+
+    def _support(self, first: list[int], second: list[int]) -> float:
+        return float(self._compare(_spread(first, SUPPORT), _spread(second, SUPPORT)).mean())
 
     def _join(self, first: int, second: int) -> None:
         moved = self._members.pop(second)

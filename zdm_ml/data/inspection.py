@@ -40,9 +40,9 @@ class Contradiction:
 class Inspection:
     """What was seen in a folder.
 
-    `rows` are sorted by path and have no sides. `contradictions` are known parts that look like
-    one casting; `suspects` are parts that may be one casting although they are less alike than
-    `threshold`. `features` holds `probes.FEATURES` by path.
+    `rows` are sorted by path and have no sides. `contradictions` are known parts that look like one
+    casting; `suspects` are parts that may be one casting although they are less alike than
+    `threshold`: the rows of such parts are kin. `features` holds `probes.FEATURES` by path.
     """
 
     rows: list[Row]
@@ -81,11 +81,14 @@ def inspect_castings(
     named = _named(sights, known, remembered)
     blind = [_unseen(each.row, known) for each in opened if not each.seen]
     part_of = {row.path: row.part for row in named}
+    suspects = [it for sight in sights for it in _suspects(sight, part_of)]
+    kin = _kin(suspects, known)
+    named = [replace(row, kin=kin.get(row.part, "")) for row in named]
     largest = max(sights, key=lambda sight: len(sight.rows), default=None)
     return Inspection(
         rows=with_issues(named + blind),
         contradictions=[it for sight in sights for it in _contradictions(sight, known)],
-        suspects=[it for sight in sights for it in _suspects(sight, part_of)],
+        suspects=suspects,
         threshold=largest.found.threshold if largest else None,
         features={each.row.path: each.features for each in opened if each.features is not None},
         looks=looks,
@@ -135,6 +138,20 @@ def _with_part(row: Row, found: PartId) -> Row:
     identity = row.identity if found.origin == "recognised" else found.origin
     confidence = 1.0 if found.origin == "known" else row.confidence
     return replace(row, part=found.part, identity=identity, confidence=confidence)
+
+
+def _kin(suspects: Sequence[Contradiction], known: Mapping[str, str]) -> dict[str, str]:
+    """Return, for each part that may be one with another, the name of all of them.
+
+    Two parts that the source names are different, however alike they look.
+    """
+    named = set(known.values())
+    kin: dict[str, set[str]] = {}
+    for each in suspects:
+        if not {each.part, each.other_part} <= named:
+            both = kin.get(each.part, {each.part}) | kin.get(each.other_part, {each.other_part})
+            kin |= dict.fromkeys(both, both)
+    return {part: min(found) for part, found in kin.items()}
 
 
 def _unseen(row: Row, known: Mapping[str, str]) -> Row:

@@ -14,6 +14,11 @@ def leaks(rows: Iterable[Row]) -> list[str]:
     return sorted(_on_two_sides(rows, lambda row: row.part))
 
 
+def scattered_kin(rows: Iterable[Row]) -> list[str]:
+    """Return the families (castings that may be one) on more than one side, sorted."""
+    return sorted(_on_two_sides(rows, lambda row: row.family))
+
+
 def check_leaks(rows: Sequence[Row]) -> None:
     """Raise `DataError` naming the first part, or the first identical files, on two sides."""
     for part, images in sorted(_on_two_sides(rows, lambda row: row.part).items()):

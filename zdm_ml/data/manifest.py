@@ -27,7 +27,8 @@ class Row:
     outside cross-validation, an empty `split` means left out, `issues` is a `;`-separated list.
     `nearest` is the path of the most similar other image (empty where none was found),
     `similarity` to it and `confidence` in `part` lie in [0, 1]; `identity` says how `part` was
-    found: known, remembered, ring, outline or alone.
+    found: known, remembered, ring, outline or alone. `kin` names the castings that may be one with
+    this one, photographed anew (empty: none): they are kept on one side of a split.
     """
 
     path: str
@@ -46,6 +47,12 @@ class Row:
     similarity: float = 0.0
     confidence: float = 0.0
     identity: str = "alone"
+    kin: str = ""
+
+    @property
+    def family(self) -> str:
+        """Return what is kept together: the casting, or all that may be one with it."""
+        return self.kin or self.part
 
     @property
     def target(self) -> int:
@@ -105,6 +112,7 @@ def _row(path: Path, line: int, record: dict[str, str]) -> Row:
             similarity=float(record["similarity"]),
             confidence=float(record["confidence"]),
             identity=record["identity"],
+            kin=record["kin"],
         )
     except ValueError as error:
         raise DataError(f"manifest {path}, line {line}: {error}") from error

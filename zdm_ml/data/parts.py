@@ -38,7 +38,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Suspect:
-    """Two images of different groups that are more alike than strangers are."""
+    """Two images of different groups that are, like their groups, more alike than strangers."""
 
     left: int
     right: int
@@ -186,23 +186,24 @@ def _merge_fragments(
         values = pair_similarities(white, pairs)
         if not groups.merge(_at_least(threshold.value, pairs, values)):
             break
-    return _suspects(groups.labels, pairs, values, threshold)
+    return _suspects(groups, pairs, values, threshold)
 
 
 def _suspects(
-    labels: npt.NDArray[np.int64],
+    groups: Groups,
     pairs: npt.NDArray[np.int64],
     values: npt.NDArray[np.float32],
     threshold: Threshold,
 ) -> list[Suspect]:
     best: dict[tuple[int, int], Suspect] = {}
+    labels = groups.labels
     for place in np.argsort(-values, kind="stable"):
         if values[place] < threshold.floor:
             break
         left, right = (int(item) for item in pairs[place])
         key = (int(labels[left]), int(labels[right]))
         best.setdefault((min(key), max(key)), Suspect(left, right, float(values[place])))
-    return list(best.values())
+    return [each for key, each in best.items() if groups.support(*key) >= threshold.floor]
 
 
 def _nearest(

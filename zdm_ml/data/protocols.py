@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -54,24 +55,31 @@ def grouped(
 def kfold(rows: Sequence[Row], castings: Castings, params: SplitParams, seed: int) -> Assignment:
     """Deal castings to folds, class by class; one fold tests, the others train, val and calibrate.
 
-    Shares of val and calibration are those among castings that do not test.
+    Castings that may be one share a fold. Shares of val and calibration are those among castings
+    that do not test.
     """
-    dealt = [part for label in CLASSES for part in castings.of_class[label]]
-    folds = {part: position % params.folds for position, part in enumerate(dealt)}
+    families = castings.families
+    dealt = dict.fromkeys(family for label in CLASSES for family in families[label])
+    folds = {family: position % params.folds for position, family in enumerate(dealt)}
     learning = {
         label: sorted(
-            (part for part in parts if folds[part] != params.fold),
-            key=lambda part: rank(seed, f"{params.fold}:{part}"),
+            (family for family in families[label] if folds[family] != params.fold),
+            key=lambda family: rank(seed, f"{params.fold}:{family}"),
         )
-        for label, parts in castings.of_class.items()
+        for label in CLASSES
     }
     _check_folds(castings, min(map(len, learning.values())), params)
     shares = _learning_shares(params, min(map(len, learning.values())))
-    sides: dict[str, Split] = dict.fromkeys(folds, "test")
-    for parts in learning.values():
-        least = LEAST if len(parts) >= LEAST * len(shares) else 1
-        sides |= zip(parts, places({}, len(parts), shares, least), strict=True)
-    return Assignment({row.path: sides[row.part] for row in rows}, folds=folds)
+    sides: dict[str, Split] = {it: "test" for it in folds if folds[it] == params.fold}
+    for found in learning.values():
+        least = LEAST if len(found) >= LEAST * len(shares) else 1
+        held = Counter(sides[it] for it in found if it in sides)
+        fresh = [it for it in found if it not in sides]
+        sides |= zip(fresh, places(held, len(fresh), shares, least), strict=True)
+    return Assignment(
+        {row.path: sides[row.family] for row in rows},
+        folds={part: folds[family] for part, family in castings.family.items()},
+    )
 
 
 def shipped(rows: Sequence[Row], params: SplitParams, seed: int) -> Assignment:
@@ -108,7 +116,7 @@ def _learning_shares(params: SplitParams, castings: int) -> dict[Split, float]:
 
 
 def _check_folds(castings: Castings, learning: int, params: SplitParams) -> None:
-    least = min(map(len, castings.of_class.values()))
+    least = castings.least
     if least < params.folds or learning < 2:
         raise DataError(
             f"too few castings for {params.folds} folds: {castings.census}",

@@ -2,10 +2,11 @@
 
 Each class is dealt by itself. A casting that the data version remembers keeps its side. The others
 go, in the order of their hashes, first to sides with fewer than two castings of the class, then to
-where the shares of params.yaml lack most. With fewer than eight castings of a class there is no
-calibration side of its own: val takes its share and the threshold is cross-fitted there. Castings
-that arrive later fill calibration like any other side, and none moves for it: until it has two
-castings of each class, its castings serve with val.
+where the shares of params.yaml lack most. Castings that may be one, photographed anew, are a
+family, dealt and counted as one. With fewer than eight castings of a class there is no calibration
+side of its own: val takes its share and the threshold is cross-fitted there. Castings that arrive
+later fill calibration like any other side, and none moves for it: until it has two castings of each
+class, its castings serve with val.
 """
 
 from __future__ import annotations
@@ -34,15 +35,32 @@ BY_KFOLD = (
 
 @dataclass(frozen=True)
 class Castings:
-    """Castings with decodable images: of one class, in the order of their hashes, or of both."""
+    """Castings with decodable images: of one class, in the order of their hashes, or of both.
+
+    `family` gives the family of each casting of one class; most are alone in theirs.
+    """
 
     of_class: Mapping[Label, Sequence[str]]
     mixed: Mapping[str, Sequence[Row]]
+    family: Mapping[str, str]
+
+    @property
+    def families(self) -> dict[Label, list[str]]:
+        """Each class' families, in the order of their first castings; one may have both."""
+        return {
+            label: list(dict.fromkeys(self.family[part] for part in parts))
+            for label, parts in self.of_class.items()
+        }
+
+    @property
+    def least(self) -> int:
+        """How many families the smaller class has."""
+        return min(map(len, self.families.values()))
 
     @property
     def census(self) -> str:
         """How many castings each class has, in words."""
-        return " and ".join(f"{len(parts)} {label}" for label, parts in self.of_class.items())
+        return " and ".join(f"{len(found)} {label}" for label, found in self.families.items())
 
 
 def group_castings(rows: Iterable[Row], seed: int) -> Castings:
@@ -54,7 +72,7 @@ def group_castings(rows: Iterable[Row], seed: int) -> Castings:
     mixed = {part: images[part] for part in sorted(images) if _is_mixed(images[part])}
     pure = sorted(images.keys() - mixed.keys(), key=lambda part: rank(seed, part))
     of_class = {label: [p for p in pure if images[p][0].label == label] for label in CLASSES}
-    return Castings(of_class, mixed)
+    return Castings(of_class, mixed, {part: images[part][0].family for part in pure})
 
 
 def deal(
@@ -70,16 +88,27 @@ def deal(
     present = [*castings.mixed, *(part for parts in castings.of_class.values() for part in parts)]
     sides: dict[str, Split] = {part: remembered[part] for part in present if remembered.get(part)}
     recalled = bool(sides)
-    calibrated = min(map(len, castings.of_class.values())) >= LEAST * len(SIDES)
+    calibrated = castings.least >= LEAST * len(SIDES)
     shares = _shares(params, calibrated)
-    for parts in castings.of_class.values():
-        held: Counter[Split] = Counter(sides[part] for part in parts if part in sides)
+    of_family = _family_sides(sides, castings)
+    for families in castings.families.values():
+        held: Counter[Split] = Counter(of_family[it] for it in families if it in of_family)
         if not calibrated:
             held["val"] += held.pop("calibration", 0)
-        fresh = [part for part in parts if part not in sides]
-        sides |= zip(fresh, places(held, len(fresh), shares, LEAST), strict=True)
+        fresh = [it for it in families if it not in of_family]
+        of_family |= zip(fresh, places(held, len(fresh), shares, LEAST), strict=True)
+    sides = {part: of_family[family] for part, family in castings.family.items()} | sides
     _check_least(sides, castings, recalled=recalled)
     return sides
+
+
+def _family_sides(sides: Mapping[str, Split], castings: Castings) -> dict[str, Split]:
+    """Return the side that most remembered castings of a family have."""
+    votes: dict[str, Counter[Split]] = defaultdict(Counter)
+    for part, family in sorted(castings.family.items()):
+        if part in sides:
+            votes[family][sides[part]] += 1
+    return {family: found.most_common(1)[0][0] for family, found in votes.items()}
 
 
 def places(
@@ -96,7 +125,7 @@ def places(
 
 def sides_in_use(sides: Mapping[str, Split], castings: Castings) -> dict[str, Split]:
     """Return the sides of unmixed castings; calibration joins val where either is too small."""
-    counts = [Counter(sides[part] for part in parts) for parts in castings.of_class.values()]
+    counts = [_on_sides(sides, castings, parts) for parts in castings.of_class.values()]
     apart = all(count[side] >= LEAST for count in counts for side in ("val", "calibration"))
     return {
         part: "val" if sides[part] == "calibration" and not apart else sides[part]
@@ -147,10 +176,17 @@ def _shares(params: SplitParams, calibrated: bool) -> dict[Split, float]:
     }
 
 
+def _on_sides(
+    sides: Mapping[str, Split], castings: Castings, parts: Iterable[str]
+) -> Counter[Split]:
+    """Count the families of some castings on each side."""
+    return Counter(side for side, _ in {(sides[part], castings.family[part]) for part in parts})
+
+
 def _check_least(sides: Mapping[str, Split], castings: Castings, *, recalled: bool) -> None:
     used = sides_in_use(sides, castings)
     for label, parts in castings.of_class.items():
-        counts = Counter(used[part] for part in parts)
+        counts = _on_sides(used, castings, parts)
         for side in ("train", "val", "test"):
             if counts[side] < LEAST:
                 anew = "; split.remember: false deals all of them anew" if recalled else ""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from zdm_ml.data.issues import UNDECODABLE, has_issue
-from zdm_ml.data.leaks import check_leaks, leaks, seen_rows
+from zdm_ml.data.leaks import check_leaks, leaks, scattered_kin, seen_rows
 from zdm_ml.data.manifest import CLASSES, Row, Split
 from zdm_ml.data.protocols import Assignment, grouped, kfold, shipped
 from zdm_ml.data.sides import LEAST, SIDES, Castings, deal, group_castings, rank, remembered_sides
@@ -86,6 +86,7 @@ def _figures(rows: Sequence[Row], *, leaky: bool) -> dict[str, Any]:
     return {
         "leaky": leaky,
         "parts_on_two_sides": len(leaks(rows)),
+        "kin_on_two_sides": scattered_kin(rows),
         "per_split": _counts(rows, [row.path for row in rows]),
         "castings": _counts(rows, [row.part for row in rows]),
         "calibration": OWN_CALIBRATION if calibrated else CROSS_FITTED,
