@@ -227,6 +227,17 @@ def test_new_images_of_one_casting_with_both_labels_all_go_to_review() -> None:
     assert set(sorting.conflicts) == set(names)
 
 
+def test_a_mislabelled_image_takes_no_sound_one_of_its_casting_to_review() -> None:
+    names = ("ok_front/wrong.jpeg", "def_front/right.jpeg")
+    sorting = Sorting(fresh={name: f"train/{name}" for name in names})
+    rows = [row("test/def_front/a.jpeg", "p1"), *(row(f"train/{name}", "p1") for name in names)]
+
+    sent = review_conflicts(sorting, rows)
+
+    assert sent == {"train/ok_front/wrong.jpeg"}
+    assert list(sorting.fresh) == ["def_front/right.jpeg"]
+
+
 def test_images_that_join_their_casting_stay() -> None:
     sorting = Sorting(fresh={"ok_front/n.jpeg": "train/ok_front/n.jpeg"})
     rows = [row("test/ok_front/a.jpeg", "p1"), row("train/ok_front/n.jpeg", "p1")]

@@ -122,12 +122,18 @@ def inbox_label(path: str) -> str:
 
 
 def review_conflicts(sorting: Sorting, rows: Iterable[Row]) -> set[str]:
-    """Send new images to review whose casting carries the other label; return their targets."""
+    """Send new images to review whose casting carries the other label; return their targets.
+
+    What the data version says of a casting counts: a new image is compared with new ones only
+    where the casting is new.
+    """
     sources = {target: source for source, target in sorting.fresh.items()}
+    rows = sorted(rows, key=lambda row: row.path)
+    established = {row.part for row in rows if row.path not in sources}
     carriers: dict[str, dict[str, str]] = {}
-    rows = list(rows)
-    for row in sorted(rows, key=lambda row: (row.path in sources, row.path)):
-        carriers.setdefault(row.part, {}).setdefault(row.label, row.path)
+    for row in rows:
+        if row.path not in sources or row.part not in established:
+            carriers.setdefault(row.part, {}).setdefault(row.label, row.path)
     sent = set()
     for row in rows:
         others = {k: v for k, v in carriers[row.part].items() if k != row.label}
