@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from zdm_ml.models.catalogue import describe
 from zdm_ml.params import Transfer, load_params
 from zdm_ml.pipeline.commands import dvc_command, head_commit, uncommitted
 from zdm_ml.pipeline.dvcfile import read_pipeline
-from zdm_ml.pipeline.execution import scripts_first
+from zdm_ml.pipeline.execution import STAGE_PROCESS, scripts_first
 from zdm_ml.pipeline.locks import fence
 from zdm_ml.pipeline.profiles import run_params
 from zdm_ml.pipeline.workspace import add_worktree
@@ -98,6 +99,7 @@ class Bench:
             **scripts_first(self.variables),
             "ZDM_ROOT": str(path),
             "ZDM_HOME": str(self.settings.home),
+            STAGE_PROCESS: str(os.getpid()),
         }
         command = dvc_command("repro", *stages)
         # stdout is for the experiment's result.
