@@ -25,7 +25,10 @@ class AuditParams:
 
 @dataclass(frozen=True)
 class SplitParams:
-    """Shares of castings; `folds` and `fold` count only under protocol kfold."""
+    """Shares of castings; `folds` and `fold` count only under protocol kfold.
+
+    An open `lockbox` is the test side, and what would have been is trained on.
+    """
 
     protocol: Protocol
     val: float
@@ -36,6 +39,7 @@ class SplitParams:
     fold: int
     train_limit: int | None
     holdout_limit: int | None
+    lockbox: Literal["closed", "open"]
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,9 @@ def _check_ranges(params: Params, source: str) -> None:
             min(split.val, split.calibration, split.test) > 0 and held_out < 1
         ),
         "split.folds: at least 2": split.folds >= 2,
+        "split.lockbox: open needs split.protocol grouped": (
+            split.lockbox == "closed" or split.protocol == "grouped"
+        ),
         "split.fold: at least 0 and below split.folds": 0 <= split.fold < split.folds,
         "evaluate.confidence: above 0.5 and below 1": 0.5 < params.evaluate.confidence < 1,
         "evaluate.resamples: at least 100": params.evaluate.resamples >= 100,

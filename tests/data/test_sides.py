@@ -17,7 +17,7 @@ from zdm_ml.errors import DataError
 from zdm_ml.params import SplitParams
 
 LAW = settings(deadline=None, max_examples=40, derandomize=True)
-PARAMS = SplitParams("grouped", 0.15, 0.15, 0.2, True, 5, 0, None, None)
+PARAMS = SplitParams("grouped", 0.15, 0.15, 0.2, True, 5, 0, None, None, "closed")
 SEED = 20
 
 

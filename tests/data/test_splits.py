@@ -17,7 +17,7 @@ from zdm_ml.errors import DataError
 from zdm_ml.params import Protocol, SplitParams
 
 LAW = settings(deadline=None, max_examples=40, derandomize=True)
-PARAMS = SplitParams("grouped", 0.15, 0.15, 0.2, True, 5, 0, None, None)
+PARAMS = SplitParams("grouped", 0.15, 0.15, 0.2, True, 5, 0, None, None, "closed")
 SEED = 20
 PROTOCOLS: tuple[Protocol, ...] = ("grouped", "kfold", "shipped")
 
@@ -273,6 +273,72 @@ def test_castings_that_may_be_one_keep_remembered_sides_and_are_reported() -> No
 
     assert {row.part: row.split for row in result if row.split}[test] == "test"
     assert report["kin_on_two_sides"] == [min(train, test)]
+
+
+def locked(rows: list[Row], *parts: str) -> dict[str, Split]:
+    """Sides dealt to the castings outside of a lockbox with these in it."""
+    return deal(rows, dict.fromkeys(parts, "lockbox"), PARAMS, SEED)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("remember", [True, False])
+def test_what_is_in_the_lockbox_is_on_no_side(protocol: Protocol, remember: bool) -> None:
+    rows = castings(12, 12)
+    remembered = locked(rows, "ok3", "ok4", "defect1", "defect5")
+
+    result, report = split_rows(rows, params(protocol, remember=remember), SEED, remembered)
+
+    inside = {row.part for row in result if row.split == "lockbox"}
+    assert inside == {"ok3", "ok4", "defect1", "defect5"}
+    assert all(row.split == "lockbox" for row in result if row.part in inside)
+    assert report["dropped"]["lockbox"] == 16
+    assert "lockbox" not in report["castings"]
+
+
+def test_an_open_lockbox_is_the_test_side_and_nothing_that_could_be_learned_from_is_lost() -> None:
+    rows = castings(12, 12)
+    remembered = locked(rows, "ok3", "ok4", "defect1", "defect5")
+
+    result, report = split_rows(rows, params(lockbox="open"), SEED, remembered)
+
+    assert {row.part for row in result if row.split == "test"} == {
+        "ok3",
+        "ok4",
+        "defect1",
+        "defect5",
+    }
+    for row in result:
+        if remembered[row.part] in ("train", "val", "calibration") and row.split:
+            assert row.split == remembered[row.part]
+        if remembered[row.part] == "test":
+            assert row.split == "train"
+    assert report["lockbox"] == {"state": "open", "castings": 4}
+
+
+def test_what_may_be_a_casting_of_the_lockbox_joins_it() -> None:
+    remembered = locked(castings(12, 12), "ok3", "ok4", "defect1", "defect5")
+    rows = related(castings(14, 12), {"ok3", "ok12"})
+
+    result, _ = split_rows(rows, params(), SEED, remembered)
+
+    assert {row.split for row in result if row.part == "ok12"} == {"lockbox"}
+
+
+def test_opening_a_lockbox_that_is_not_there_is_refused() -> None:
+    with pytest.raises(DataError, match="has no lockbox") as caught:
+        split_rows(castings(12, 12), params(lockbox="open"), SEED, {})
+
+    assert "zdm data lockbox" in caught.value.hint
+
+
+def test_the_lockbox_counts_for_no_balance() -> None:
+    """Eight good castings beside a lockbox of two have all four sides, as eight alone have."""
+    rows = castings(10, 30)
+
+    sides = locked(rows, "ok8", "ok9")
+
+    without = deal([row for row in rows if row.part not in ("ok8", "ok9")], {}, PARAMS, SEED)
+    assert sides == {**without, "ok8": "lockbox", "ok9": "lockbox"}
 
 
 def test_the_shipped_test_set_is_the_test_side_and_marked_as_leaky() -> None:

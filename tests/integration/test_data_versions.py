@@ -14,6 +14,8 @@ from zdm_ml.data.checkout import checkout_data, checkout_version, place
 from zdm_ml.data.importing import import_data
 from zdm_ml.data.integrity import find_damage
 from zdm_ml.data.listing import read_listing
+from zdm_ml.data.lockbox import set_aside
+from zdm_ml.data.sides import LOCKBOX
 from zdm_ml.data.versions import BRANCH, entries_of, resolve, versions
 from zdm_ml.errors import DataError, PipelineError
 from zdm_ml.files import write_text
@@ -371,3 +373,22 @@ def test_log_tells_counts_and_changes_of_each_version(desk: CastingsDesk, tmp_pa
     assert first["castings"] == {"ok": 12, "defect": 12, "mixed": 0}
     assert newest["models"] is None
     assert "MLflow does not answer" in desk.run("zdm", "data", "log").stdout
+
+
+def test_a_lockbox_is_drawn_once_and_kept_by_later_versions(
+    desk: CastingsDesk, dataset: Path
+) -> None:
+    before = resolve(desk.root)
+
+    locked = set_aside(desk.settings, desk.params, share=0.2, seed=0)
+
+    inside = {
+        e.part for e in read_listing(desk.root / "data" / "castings.csv") if e.side == LOCKBOX
+    }
+    assert len(inside) == sum(locked.census.castings.values()) == 4
+    assert locked.version.md5 == before.md5
+    with pytest.raises(DataError, match="has a lockbox of 4 castings"):
+        set_aside(desk.settings, desk.params, share=0.2, seed=1)
+    imported = import_data(desk.settings, dataset, desk.params)
+    assert not imported.changed
+    assert {e.part for e in entries_of(desk.root, BRANCH) or [] if e.side == LOCKBOX} == inside

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from zdm_ml.data.listing import read_listing
 from zdm_ml.data.manifest import Row, read_manifest
 from zdm_ml.data.splits import leaks
 from zdm_ml.data.synthetic import make_synthetic
@@ -103,3 +104,20 @@ def test_an_experiment_that_is_started_again_takes_everything_from_the_run_cache
 
     assert stages_run(again) == {}
     assert result(again) == result(first)
+
+
+def test_the_lockbox_is_tested_by_a_model_that_trained_on_all_the_rest(desk: Path) -> None:
+    """Runs last: from here on the lockbox is closed to the other experiments of this checkout."""
+    drawn = result(zdm(desk, "data", "lockbox", "--json"))
+
+    score = ("experiment", "lockbox", "--models", "luna", "--profile", "smoke", "--json")
+    looks = [result(zdm(desk, *score)) for _ in range(2)]
+
+    rows = read_manifest(desk / ".zdm/experiments/lockbox-smoke/manifest/split.csv")
+    sides = {entry.part: entry.side for entry in read_listing(desk / "data" / "castings.csv")}
+    inside = {part for part, side in sides.items() if side == "lockbox"}
+    assert {row.part for row in rows if row.split == "test"} == inside
+    assert len(inside) == sum(drawn["castings"].values())
+    assert {"train", "val"} <= {row.split for row in rows}
+    assert [look["looks"] for look in looks] == [1, 2]
+    assert looks[0]["models"]["luna"]["lockbox"]["by_casting"]["castings"] == len(inside)

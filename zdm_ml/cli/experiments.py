@@ -35,7 +35,7 @@ def transfer(
     from zdm_ml.registry.naming import display_name
 
     table = Table("model", "transfer", "trainable", "init", "accuracy", "escapes", "overkills")
-    for trial in transfer_trials(_bench(profile).reproduce, _listed(names)):
+    for trial in transfer_trials(open_here(profile).reproduce, listed(names)):
         figures = {key: trial.metrics[key] for key in ("accuracy", "escapes", "overkills")}
         if as_json:
             emit(
@@ -69,13 +69,13 @@ def kfold(
     """Cross-validate by casting: every fold, mean, spread, and each casting that failed."""
     from zdm_ml.pipeline.cross_validation import kfold as run
 
-    bench, models = _bench(profile), _listed(names)
+    bench, models = open_here(profile), listed(names)
     result = run(bench.reproduce, models, folds)
     for model, summary in result["models"].items():
         console.print(fold_table(f"{model}, profile {profile}, {folds} folds", summary))
         for line in casting_failures(summary):
             console.print(line, markup=False)
-    _finish(bench, "-".join(("kfold", str(folds), profile, *models)), result, as_json)
+    finish(bench, "-".join(("kfold", str(folds), profile, *models)), result, as_json)
 
 
 @experiment_app.command()
@@ -83,13 +83,14 @@ def protocols(names: Models = "luna", profile: Profile = "quick", as_json: Json 
     """Train on the shipped split and on one without leaks; show both figures side by side."""
     from zdm_ml.pipeline.cross_validation import compare_protocols
 
-    bench, models = _bench(profile), _listed(names)
+    bench, models = open_here(profile), listed(names)
     result = compare_protocols(bench.reproduce, models)
     console.print(protocol_table(result["models"]))
-    _finish(bench, "-".join(("protocols", profile, *models)), result, as_json)
+    finish(bench, "-".join(("protocols", profile, *models)), result, as_json)
 
 
-def _bench(profile: str) -> Bench:
+def open_here(profile: str) -> Bench:
+    """Return a bench on this checkout that talks to the terminal."""
     from zdm_ml.pipeline.experiments import open_bench
 
     return open_bench(
@@ -100,11 +101,13 @@ def _bench(profile: str) -> Bench:
     )
 
 
-def _listed(names: str) -> list[str]:
+def listed(names: str) -> list[str]:
+    """Return comma-separated names, each once."""
     return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
 
 
-def _finish(bench: Bench, name: str, result: Mapping[str, Any], as_json: bool) -> None:
+def finish(bench: Bench, name: str, result: Mapping[str, Any], as_json: bool) -> None:
+    """Keep a result and say where."""
     console.print(f"written to {bench.record(name, result)}", markup=False)
     if as_json:
         emit(result)

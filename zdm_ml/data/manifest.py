@@ -13,7 +13,7 @@ from zdm_ml.errors import DataError
 from zdm_ml.files import write_text
 
 Label = Literal["ok", "defect"]
-Split = Literal["train", "val", "calibration", "test", ""]
+Split = Literal["train", "val", "calibration", "test", "lockbox", ""]
 
 CLASSES: tuple[Label, Label] = ("ok", "defect")
 """Class names by target index: the positive class, `defect`, is 1."""
@@ -24,7 +24,8 @@ class Row:
     """One image; `path` is relative to the castings folder, with forward slashes.
 
     `part` identifies the physical casting, `mean_grey` is in grey levels (0-255), `fold` is -1
-    outside cross-validation, an empty `split` means left out, `issues` is a `;`-separated list.
+    outside cross-validation, an empty `split` means left out, `lockbox` kept for the last scoring,
+    `issues` is a `;`-separated list.
     `nearest` is the path of the most similar other image (empty where none was found),
     `similarity` to it and `confidence` in `part` lie in [0, 1]; `identity` says how `part` was
     found: known, remembered, ring, outline or alone. `kin` names the castings that may be one with

@@ -25,6 +25,8 @@ from zdm_ml.params import SplitParams
 LEAST = 2
 """Castings of each class on each side."""
 
+LOCKBOX: Split = "lockbox"
+
 SIDES: tuple[Split, ...] = ("train", "val", "calibration", "test")
 
 BY_KFOLD = (
@@ -81,10 +83,13 @@ def deal(
     """Return the side of each casting (by part id) that has one.
 
     A mixed casting gets none, but keeps what is remembered for it: `split_rows` leaves it out
-    either way. `params.remember` does not count here: it is for one split, not for the memory.
+    either way. What is in the lockbox stays there and counts for no side. `params.remember` does
+    not count here: it is for one split, not for the memory.
     Raises `DataError` when train, val or test lacks two castings of a class.
     """
-    castings = group_castings(rows, seed)
+    rows = list(rows)
+    locked = locked_parts(rows, remembered)
+    castings = group_castings((row for row in rows if row.part not in locked), seed)
     present = [*castings.mixed, *(part for parts in castings.of_class.values() for part in parts)]
     sides: dict[str, Split] = {part: remembered[part] for part in present if remembered.get(part)}
     recalled = bool(sides)
@@ -99,7 +104,15 @@ def deal(
         of_family |= zip(fresh, places(held, len(fresh), shares, LEAST), strict=True)
     sides = {part: of_family[family] for part, family in castings.family.items()} | sides
     _check_least(sides, castings, recalled=recalled)
-    return sides
+    return sides | dict.fromkeys(sorted(locked), LOCKBOX)
+
+
+def locked_parts(rows: Iterable[Row], remembered: Mapping[str, Split]) -> set[str]:
+    """Return the castings in the lockbox, and those without a side that may be one with them."""
+    rows = list(rows)
+    locked = {row.family for row in rows if remembered.get(row.part) == LOCKBOX}
+    sides: tuple[str | None, ...] = (LOCKBOX, "", None)
+    return {row.part for row in rows if row.family in locked and remembered.get(row.part) in sides}
 
 
 def _family_sides(sides: Mapping[str, Split], castings: Castings) -> dict[str, Split]:

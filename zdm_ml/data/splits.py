@@ -11,7 +11,17 @@ from zdm_ml.data.issues import UNDECODABLE, has_issue
 from zdm_ml.data.leaks import check_leaks, leaks, scattered_kin, seen_rows
 from zdm_ml.data.manifest import CLASSES, Row, Split
 from zdm_ml.data.protocols import Assignment, grouped, kfold, shipped
-from zdm_ml.data.sides import LEAST, SIDES, Castings, deal, group_castings, rank, remembered_sides
+from zdm_ml.data.sides import (
+    LEAST,
+    LOCKBOX,
+    SIDES,
+    Castings,
+    deal,
+    group_castings,
+    locked_parts,
+    rank,
+    remembered_sides,
+)
 from zdm_ml.errors import DataError
 from zdm_ml.params import SplitParams
 
@@ -34,13 +44,17 @@ def split_rows(
     files are on two sides.
     """
     ordered = sorted(rows, key=lambda row: row.path)
-    castings = group_castings(ordered, seed)
     decoded = [row for row in ordered if not has_issue(row, UNDECODABLE)]
-    usable = [row for row in decoded if row.part not in castings.mixed]
+    locked = locked_parts(decoded, remembered)
+    castings = group_castings((row for row in ordered if row.part not in locked), seed)
+    learning = [row for row in decoded if row.part not in locked]
+    usable = [row for row in learning if row.part not in castings.mixed]
     assignment = _assign(usable, castings, params, seed, remembered)
+    in_lockbox = [row for row in decoded if row.part in locked]
+    sides = _with_lockbox(assignment.sides, in_lockbox, params)
     if params.protocol != "shipped":
-        check_leaks([row.assigned(assignment.sides.get(row.path, "")) for row in usable])
-    kept = _within_limits(usable, assignment, params, seed)
+        check_leaks([row.assigned(sides.get(row.path, "")) for row in decoded])
+    kept = _within_limits(decoded, sides, params, seed)
     result = [
         replace(row, split=kept.get(row.path, ""), fold=assignment.folds.get(row.part, -1))
         for row in ordered
@@ -48,19 +62,37 @@ def split_rows(
     _check_sides(result, LEAST_CASTINGS[params.protocol])
     dropped = {
         "undecodable": len(ordered) - len(decoded),
-        "mixed_label": len(decoded) - len(usable),
+        "mixed_label": len(learning) - len(usable),
         "duplicates_of_test": assignment.duplicates_of_test,
-        "over_limit": len(assignment.sides) - len(kept),
+        "over_limit": len(sides) - len(kept),
         "seen": assignment.seen,
+        "lockbox": sum(row.split == LOCKBOX for row in result),
     }
     return result, {
         "protocol": params.protocol,
         "seed": seed,
         "remembered": assignment.remembered,
         "mixed_label": _listed(castings.mixed),
+        "lockbox": {"state": params.lockbox, "castings": len(locked)},
         "dropped": dropped,
         **_figures(result, leaky=params.protocol == "shipped"),
     }
+
+
+def _with_lockbox(
+    sides: Mapping[str, Split], in_lockbox: Sequence[Row], params: SplitParams
+) -> dict[str, Split]:
+    """Return the sides by path with the lockbox's; an open one takes the place of the test side."""
+    paths = [row.path for row in in_lockbox]
+    if params.lockbox == "closed":
+        return {**sides, **dict.fromkeys(paths, LOCKBOX)}
+    if not paths:
+        raise DataError(
+            "split.lockbox is open, but this data version has no lockbox",
+            hint="`zdm data lockbox` sets castings aside; or split.lockbox: closed",
+        )
+    learning: dict[str, Split] = {p: "train" if s == "test" else s for p, s in sides.items()}
+    return {**learning, **dict.fromkeys(paths, "test")}
 
 
 def _listed(mixed: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
@@ -94,15 +126,16 @@ def _figures(rows: Sequence[Row], *, leaky: bool) -> dict[str, Any]:
 
 
 def _within_limits(
-    rows: Sequence[Row], assignment: Assignment, params: SplitParams, seed: int
+    rows: Sequence[Row], sides: Mapping[str, Split], params: SplitParams, seed: int
 ) -> dict[str, Split]:
     on_side: dict[Split, list[Row]] = defaultdict(list)
     for row in rows:
-        if row.path in assignment.sides:
-            on_side[assignment.sides[row.path]].append(row)
+        if row.path in sides:
+            on_side[sides[row.path]].append(row)
     kept: dict[str, Split] = {}
     for side, members in on_side.items():
         limit = params.train_limit if side == "train" else params.holdout_limit
+        limit = None if side == LOCKBOX else limit
         kept |= dict.fromkeys(_limited(members, limit, seed), side)
     return kept
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from zdm_ml.errors import ConfigError, PipelineError
-from zdm_ml.files import read_json
+from zdm_ml.files import read_json, write_json
 from zdm_ml.pipeline.dvcfile import read_pipeline
-from zdm_ml.pipeline.experiments import Variant
+from zdm_ml.pipeline.experiments import Bench, Variant
 
 Reproduce = Callable[[Variant], Path]
 """Trains and evaluates a variant and returns its workspace."""
@@ -48,6 +48,21 @@ def compare_protocols(reproduce: Reproduce, models: Sequence[str]) -> dict[str, 
         for model in models:
             found[model][protocol] = read_figures(path, model)
     return {"experiment": "protocols", "models": found}
+
+
+def score_lockbox(bench: Bench, models: Sequence[str]) -> dict[str, Any]:
+    """Train each model outside the lockbox and test it inside; `looks` counts how often.
+
+    The first look tells how good the choices are; each further one makes the lockbox a test set
+    like any other. Looks are counted before they are shown.
+    """
+    path = bench.reproduce(Variant("lockbox", models, {"protocol": "grouped", "lockbox": "open"}))
+    found = {model: {"lockbox": read_figures(path, model)} for model in models}
+    file = bench.settings.home / "experiments" / "lockbox-looks.json"
+    looks = read_json(file) if file.is_file() else []
+    looks.append({"data": bench.data.commit, "code": bench.commit, "models": list(models)})
+    write_json(file, looks)
+    return {"experiment": "lockbox", "looks": len(looks), "models": found}
 
 
 def read_figures(path: Path, model: str) -> dict[str, Any]:
