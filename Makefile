@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run down status test test-unit lint bench-identity lock clean
+.PHONY: help setup run down status test test-unit lint bench bench-identity lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -42,6 +42,9 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(READY)  ## Measure the training engine beside the usual loop
+	$(BIN)/python benchmarks/speed.py
 
 bench-identity: $(READY)  ## Recognise rendered castings beside image hashes, and time it at scale
 	$(BIN)/python benchmarks/identity.py
