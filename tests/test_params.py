@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,44 @@ def raw(project: Path) -> dict[str, Any]:
     return copy.deepcopy(values)
 
 
-def test_the_projects_params_are_valid_and_hold_the_reference_recipe(project: Path) -> None:
+def put(raw: dict[str, Any], path: str, value: object) -> None:
+    """Set what a dotted path names."""
+    *sections, key = path.split(".")
+    for section in sections:
+        raw = raw[section]
+    raw[key] = value
+
+
+def test_the_projects_params_are_valid_and_hold_the_published_recipe(project: Path) -> None:
     params = load_params(project / "params.yaml")
 
-    assert params.recipe("resnet18", scratch=False).learning_rate == 2e-5
-    assert params.recipe("luna", scratch=True).epochs == 50
+    recipe = params.named_recipe("reference", "luna", scratch=True)
+    assert (recipe.input_size, recipe.epochs, recipe.batch_size) == (300, 50, 16)
+    assert (recipe.learning_rate, recipe.gamma, recipe.keep) == (1e-3, 0.9, "best")
+    assert params.named_recipe("reference", "resnet18", scratch=False).learning_rate == 2e-5
+
+
+def test_a_model_is_trained_by_the_chosen_recipe(raw: dict[str, Any]) -> None:
+    raw["train"]["recipe"] = "reference"
+    params = parse_params(raw, "params.yaml")
+
+    recipe = params.recipe("luna", scratch=True)
+
+    assert recipe == params.named_recipe("reference", "luna", scratch=True)
+    assert recipe.name == "reference"
+
+
+def test_another_recipe_can_take_the_place_of_the_files(project: Path) -> None:
+    for name in ("reference", "modern"):
+        params = load_params(project / "params.yaml", recipe=name)
+
+        assert params.recipe("luna", scratch=True).name == params.raw["train"]["recipe"] == name
 
 
 def test_an_unknown_key_is_named_with_its_section(raw: dict[str, Any]) -> None:
-    raw["train"]["batchsize"] = 16
+    raw["recipes"]["modern"]["augment"]["blur"] = 0.5
 
-    with pytest.raises(ConfigError, match=r"train\.batchsize"):
+    with pytest.raises(ConfigError, match=r"recipes\.modern\.augment\.blur"):
         parse_params(raw, "params.yaml")
 
 
@@ -39,35 +67,148 @@ def test_a_missing_key_is_named_with_its_section(raw: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "value"),
+    ("path", "value"),
     [
-        ("train", "batch_size", "16"),
-        ("train", "mean", True),
-        ("train", "precision", "fp64"),
-        ("audit", "max_pixels", 2.5),
+        ("train.recipe", "ancient"),
+        ("train.precision", "fp64"),
+        ("train.views", 1.5),
+        ("recipes.modern.batch_size", "16"),
+        ("recipes.modern.mean", True),
+        ("recipes.modern.standardise", 1),
+        ("recipes.modern.sampling", "classes"),
+        ("recipes.modern.images_per_epoch", "all"),
+        ("recipes.modern.optimizer", "sgd"),
+        ("recipes.modern.schedule", "cosine"),
+        ("recipes.modern.keep", "first"),
+        ("recipes.modern.augment.paste", "often"),
+        ("recipes.reference.scratch.epochs", 1.5),
+        ("recipes.reference.models.luna.input_size", "300"),
+        ("audit.max_pixels", 2.5),
     ],
 )
 def test_a_wrong_type_is_named_with_what_was_found(
-    raw: dict[str, Any], section: str, key: str, value: object
+    raw: dict[str, Any], path: str, value: object
 ) -> None:
-    raw[section][key] = value
+    put(raw, path, value)
 
-    with pytest.raises(ConfigError, match=rf"{section}\.{key}: expected .* found"):
+    with pytest.raises(ConfigError, match=rf"{re.escape(path)}: expected .* found"):
         parse_params(raw, "params.yaml")
 
 
-def test_a_model_overrides_single_keys_of_the_recipe(raw: dict[str, Any]) -> None:
-    raw["models"]["luna"]["scratch"] = {"epochs": 3}
+@pytest.mark.parametrize("recipe", ["reference", "modern"])
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("batch_size", 1, "batch_size: at least 2"),
+        ("std", 0.0, "std: above 0"),
+        ("images_per_epoch", 1, "images_per_epoch: at least 2"),
+        ("images_per_epoch", 0, "images_per_epoch: at least 2"),
+        ("label_smoothing", 1.0, "label_smoothing: at least 0 and below 1"),
+        ("label_smoothing", -0.1, "label_smoothing: at least 0"),
+        ("averaging", 1.0, "averaging: at least 0 and below 1"),
+        ("averaging", -0.1, "averaging: at least 0"),
+        ("crossfit", 1, "crossfit: 0, or at least 2"),
+        ("crossfit", -2, "crossfit: 0, or at least 2"),
+        ("models", {"luna": {"crossfit": 1}}, "crossfit: 0, or at least 2"),
+        ("augment.paste", 0.6, r"augment\.paste: at most 0\.5"),
+        ("augment.paste", -0.1, "augment: chances between 0 and 1"),
+        ("augment.horizontal_flip", 1.1, "augment: chances between 0 and 1"),
+        ("augment.vertical_flip", -0.1, "augment: chances between 0 and 1"),
+        ("augment.stretch", 1.0, "augment: changes at least 0 and below 1"),
+        ("augment.jitter", -0.1, "augment: changes at least 0 and below 1"),
+        ("augment.gamma", 1.0, "augment: changes at least 0 and below 1"),
+        ("augment.lighting", -0.1, "augment: changes at least 0 and below 1"),
+        ("augment.translate", 1.0, "augment: changes at least 0 and below 1"),
+        ("augment.scale", [1.0], r"augment\.scale: two numbers above 0"),
+        ("augment.scale", [1.1, 0.9], r"augment\.scale: two numbers above 0"),
+        ("augment.scale", [0.0, 1.0], r"augment\.scale: two numbers above 0"),
+        ("finetune.epochs", 0, r"finetune\.epochs, scratch\.epochs: at least 1"),
+        ("scratch.epochs", 0, r"finetune\.epochs, scratch\.epochs: at least 1"),
+    ],
+)
+def test_a_value_that_no_training_can_use_is_named_with_its_recipe(
+    raw: dict[str, Any], recipe: str, key: str, value: object, problem: str
+) -> None:
+    put(raw, f"recipes.{recipe}.{key}", value)
 
-    recipe = parse_params(raw, "params.yaml").recipe("luna", scratch=True)
+    with pytest.raises(ConfigError, match=rf"params\.yaml: recipes\.{recipe}\.{problem}"):
+        parse_params(raw, "params.yaml")
 
-    assert (recipe.epochs, recipe.gamma) == (3, 0.9)
+
+@pytest.mark.parametrize("override", [False, True])
+def test_cross_fitting_needs_a_recipe_that_keeps_the_last_epoch(
+    raw: dict[str, Any], override: bool
+) -> None:
+    recipe = raw["recipes"]["reference"]
+    recipe.update({"models": {"luna": {"crossfit": 4}}} if override else {"crossfit": 4})
+
+    with pytest.raises(ConfigError, match=r"recipes\.reference\.crossfit: needs keep last"):
+        parse_params(raw, "params.yaml")
 
 
-def test_an_unknown_recipe_key_of_a_model_is_named(raw: dict[str, Any]) -> None:
-    raw["models"]["luna"]["scratch"] = {"momentum": 0.9}
+def test_no_views_are_refused(raw: dict[str, Any]) -> None:
+    raw["train"]["views"] = 0
+
+    with pytest.raises(ConfigError, match=r"train\.views: at least 1"):
+        parse_params(raw, "params.yaml")
+
+
+@pytest.mark.parametrize("missing", ["reference", "modern"])
+def test_both_recipes_are_needed(raw: dict[str, Any], missing: str) -> None:
+    del raw["recipes"][missing]
+
+    with pytest.raises(ConfigError, match="recipes: exactly modern, reference"):
+        parse_params(raw, "params.yaml")
+
+
+@pytest.mark.parametrize("recipe", ["reference", "modern"])
+def test_a_model_overrides_single_keys_of_both_recipes(raw: dict[str, Any], recipe: str) -> None:
+    raw["models"]["resnet18"]["scratch"] = {"epochs": 3}
+
+    params = parse_params(raw, "params.yaml")
+
+    found = params.named_recipe(recipe, "resnet18", scratch=True)
+    assert (found.epochs, found.gamma) == (3, raw["recipes"][recipe]["scratch"]["gamma"])
+    assert params.named_recipe(recipe, "resnet18", scratch=False).epochs != 3
+
+
+def test_a_recipe_overrides_a_model_in_that_recipe_alone(raw: dict[str, Any]) -> None:
+    raw["models"]["luna"].update(input_size=160, scratch={"epochs": 3, "gamma": 0.5})
+    overrides = {"input_size": 96, "crossfit": 3, "scratch": {"epochs": 7}}
+    raw["recipes"]["modern"].update(crossfit=0, models={"luna": overrides})
+    raw["recipes"]["reference"]["models"] = {}
+
+    params = parse_params(raw, "params.yaml")
+
+    modern, reference = (
+        params.named_recipe(recipe, "luna", scratch=True) for recipe in ("modern", "reference")
+    )
+    assert (modern.input_size, modern.crossfit, modern.epochs, modern.gamma) == (96, 3, 7, 0.5)
+    assert (reference.input_size, reference.crossfit, reference.epochs) == (160, 0, 3)
+
+
+def test_an_override_of_nothing_changes_nothing(raw: dict[str, Any]) -> None:
+    raw["recipes"]["modern"]["models"] = {}
+    expected = parse_params(copy.deepcopy(raw), "params.yaml")
+    raw["recipes"]["modern"]["models"] = {"luna": {}}
+
+    params = parse_params(raw, "params.yaml")
+
+    assert params.recipe("luna", scratch=True) == expected.recipe("luna", scratch=True)
+
+
+@pytest.mark.parametrize("section", ["models.luna", "recipes.modern.models.luna"])
+def test_an_unknown_recipe_key_of_a_model_is_named(raw: dict[str, Any], section: str) -> None:
+    put(raw, f"{section}.scratch", {"momentum": 0.9})
 
     with pytest.raises(ConfigError, match=r"models\.luna\.scratch.*momentum"):
+        parse_params(raw, "params.yaml")
+
+
+def test_what_a_recipe_cannot_override_is_named(raw: dict[str, Any]) -> None:
+    raw["recipes"]["modern"]["models"] = {"luna": {"transfer": "partial"}}
+
+    with pytest.raises(ConfigError, match=r"recipes\.modern\.models\.luna\.transfer"):
         parse_params(raw, "params.yaml")
 
 

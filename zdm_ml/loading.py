@@ -116,10 +116,12 @@ def _unfinished(run: Path) -> PackageError:
 
 
 def _threshold(folder: Path, settings: Settings) -> float:
-    paths = read_pipeline(settings.root).paths
-    depth = len(Path(paths["models"]).parts)
-    run = folder.parents[min(depth, len(folder.parents) - 1)]
-    decision = run / paths["evaluation"] / folder.name / "decision.json"
+    decision = folder / "decision.json"  # of a net that was trained alone
+    if not decision.is_file():
+        paths = read_pipeline(settings.root).paths
+        depth = len(Path(paths["models"]).parts)
+        run = folder.parents[min(depth, len(folder.parents) - 1)]
+        decision = run / paths["evaluation"] / folder.name / "decision.json"
     try:
         value: Any = read_json(decision)["threshold"]
         return float(value)

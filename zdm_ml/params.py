@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -13,6 +13,12 @@ from zdm_ml.errors import ConfigError
 Transfer = Literal["full", "partial", "feature_extraction"]
 Profile = Literal["full", "quick", "smoke"]
 Protocol = Literal["grouped", "shipped", "kfold"]
+RecipeName = Literal["modern", "reference"]
+Precision = Literal["auto", "fp32", "bf16"]
+Sampling = Literal["images", "castings"]
+Optimizer = Literal["adam", "adamw"]
+Schedule = Literal["exponential", "one_cycle"]
+Keep = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
@@ -44,19 +50,27 @@ class SplitParams:
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """Probabilities of flips, degrees, translate and jitter as shares, scale as [low, high]."""
+    """Chances of flips and pasted defects; degrees; the rest are largest relative changes.
+
+    `scale` is [low, high]; `stretch` lengthens one axis and shortens the other; `lighting` is the
+    deviation of a smooth field that the picture is multiplied by.
+    """
 
     horizontal_flip: float
     vertical_flip: float
     degrees: float
     translate: float
     scale: list[float]
+    stretch: float
     jitter: float
+    gamma: float
+    lighting: float
+    paste: float
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Adam with `learning_rate` and `weight_decay`; the rate is multiplied by `gamma` per epoch."""
+class FitParams:
+    """How fast and how long; `gamma` multiplies the rate per epoch of an exponential schedule."""
 
     learning_rate: float
     weight_decay: float
@@ -65,26 +79,92 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class TrainParams:
-    weights: str
-    device: str
-    precision: Literal["auto", "fp32", "bf16"]
+class RecipeParams:
+    """How to train from pretrained weights (`finetune`) and from random ones (`scratch`).
+
+    `models` overrides `input_size`, `crossfit`, `finetune` and `scratch` of single models.
+    """
+
     batch_size: int
     mean: float
     std: float
+    standardise: bool
+    sampling: Sampling
+    images_per_epoch: int | None
+    optimizer: Optimizer
+    schedule: Schedule
+    label_smoothing: float
+    averaging: float
+    keep: Keep
+    crossfit: int
     augment: AugmentParams
-    finetune: Recipe
-    scratch: Recipe
+    finetune: FitParams
+    scratch: FitParams
+    models: dict[str, ModelOverrides]
+
+
+@dataclass(frozen=True)
+class TrainParams:
+    """`views`: augmented copies of each image that a frozen trunk looks at."""
+
+    recipe: RecipeName
+    weights: str
+    device: str
+    precision: Precision
+    views: int
 
 
 @dataclass(frozen=True)
 class ModelParams:
-    """`finetune` and `scratch` override single keys of the recipes in `train`."""
+    """`finetune` and `scratch` override single keys of the recipe's."""
 
     input_size: int
     transfer: Transfer
     finetune: dict[str, float]
     scratch: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ModelOverrides:
+    """What one recipe changes of one model's section."""
+
+    input_size: int | None = None
+    crossfit: int | None = None
+    finetune: dict[str, float] = field(default_factory=dict)
+    scratch: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides how one model is trained: a recipe with the model's own keys laid over it.
+
+    Under sampling `castings` an epoch is `images_per_epoch` draws, half of each class, every
+    casting of a class as likely as the next; null means as many as there are images. `averaging`
+    is the decay per step of an exponential moving average of the weights, 0 for none; `keep` says
+    whether the best epoch by validation loss or the last one is the result. With `crossfit` of k
+    the castings of val and calibration are trained on too, and the threshold comes from k further
+    nets, each scoring the castings that it was not trained on; 0 for none.
+    """
+
+    name: RecipeName
+    input_size: int
+    batch_size: int
+    mean: float
+    std: float
+    standardise: bool
+    sampling: Sampling
+    images_per_epoch: int | None
+    optimizer: Optimizer
+    schedule: Schedule
+    label_smoothing: float
+    averaging: float
+    keep: Keep
+    crossfit: int
+    augment: AugmentParams
+    learning_rate: float
+    weight_decay: float
+    epochs: int
+    gamma: float
 
 
 @dataclass(frozen=True)
@@ -130,6 +210,7 @@ class Params:
     audit: AuditParams
     split: SplitParams
     train: TrainParams
+    recipes: dict[str, RecipeParams]
     models: dict[str, ModelParams]
     cost: CostParams
     evaluate: EvaluateParams
@@ -148,25 +229,38 @@ class Params:
         return self.models[name]
 
     def recipe(self, name: str, *, scratch: bool) -> Recipe:
-        """Return the recipe of a model: the shared one with the model's own keys laid over it."""
-        model = self.model(name)
-        base, changes = (
-            (self.train.scratch, model.scratch)
-            if scratch
-            else (self.train.finetune, model.finetune)
-        )
-        unknown = set(changes) - {item.name for item in fields(Recipe)}
+        """Return the chosen recipe of a model, from random or from pretrained weights."""
+        return self.named_recipe(self.train.recipe, name, scratch=scratch)
+
+    def named_recipe(self, recipe: RecipeName, name: str, *, scratch: bool) -> Recipe:
+        """Return one recipe of a model: recipe, then the model's keys, then the recipe's for it."""
+        model, base = self.model(name), self.recipes[recipe]
+        overrides = base.models.get(name, ModelOverrides())
+        start = "scratch" if scratch else "finetune"
+        changes: dict[str, Any] = {**getattr(model, start), **getattr(overrides, start)}
+        unknown = set(changes) - {item.name for item in fields(FitParams)}
         if unknown:
-            section = "scratch" if scratch else "finetune"
-            raise ConfigError(f"params.yaml: models.{name}.{section}: unknown key {min(unknown)!r}")
-        known = cast(dict[str, Any], dict(changes))
-        if "epochs" in known:
-            known["epochs"] = int(known["epochs"])
-        return replace(base, **known)
+            raise ConfigError(f"params.yaml: models.{name}.{start}: unknown key {min(unknown)!r}")
+        if "epochs" in changes:
+            changes["epochs"] = int(changes["epochs"])
+        fit = replace(getattr(base, start), **changes)
+        shared = {
+            item.name: getattr(base, item.name)
+            for item in fields(RecipeParams)
+            if item.name not in ("finetune", "scratch", "models")
+        }
+        if overrides.crossfit is not None:
+            shared["crossfit"] = overrides.crossfit
+        return Recipe(
+            name=recipe,
+            input_size=overrides.input_size or model.input_size,
+            **shared,
+            **{item.name: getattr(fit, item.name) for item in fields(FitParams)},
+        )
 
 
-def load_params(path: Path) -> Params:
-    """Read and check a params file."""
+def load_params(path: Path, *, recipe: str | None = None) -> Params:
+    """Read and check a params file; `recipe` takes the place of its `train.recipe`."""
     import yaml  # here, so that a GPU node without it can still use the dataclasses
 
     try:
@@ -175,6 +269,8 @@ def load_params(path: Path) -> Params:
         raise ConfigError(f"{path} is missing", hint="run from the project's root") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if recipe is not None and isinstance(raw, dict) and isinstance(raw.get("train"), dict):
+        raw["train"]["recipe"] = recipe
     return parse_params(raw, str(path))
 
 
@@ -183,10 +279,11 @@ def parse_params(raw: Any, source: str) -> Params:
     if not isinstance(raw, dict):
         raise ConfigError(f"{source}: expected a mapping of sections")
     params = cast(Params, _build(Params, {**raw, "raw": raw}, source, ""))
-    for name in params.models:
-        params.recipe(name, scratch=True)
-        params.recipe(name, scratch=False)
     _check_ranges(params, source)
+    for recipe in get_args(RecipeName):
+        for name in params.models:
+            params.named_recipe(recipe, name, scratch=True)
+            params.named_recipe(recipe, name, scratch=False)
     return params
 
 
@@ -206,9 +303,10 @@ def _check_ranges(params: Params, source: str) -> None:
         "split.fold: at least 0 and below split.folds": 0 <= split.fold < split.folds,
         "evaluate.confidence: above 0.5 and below 1": 0.5 < params.evaluate.confidence < 1,
         "evaluate.resamples: at least 100": params.evaluate.resamples >= 100,
-        "train.batch_size: at least 2": params.train.batch_size >= 2,
-        "train.std: above 0": params.train.std > 0,
-        "train.augment.scale: two numbers, [low, high]": len(params.train.augment.scale) == 2,
+        "train.views: at least 1": params.train.views >= 1,
+        f"recipes: exactly {', '.join(get_args(RecipeName))}": (
+            set(params.recipes) == set(get_args(RecipeName))
+        ),
         "cost.overkill_weight: at least 0": params.cost.overkill_weight >= 0,
         "latency.repeats: at least 1": params.latency.repeats >= 1,
         "select.min_models: at least 1": params.select.min_models >= 1,
@@ -219,9 +317,41 @@ def _check_ranges(params: Params, source: str) -> None:
             params.profile in params.promote.floors
         ),
     }
+    for name, recipe in params.recipes.items():
+        facts |= {f"recipes.{name}.{key}": holds for key, holds in _recipe_facts(recipe).items()}
     for demand, holds in facts.items():
         if not holds:
             raise ConfigError(f"{source}: {demand}", hint="correct the value")
+
+
+def _recipe_facts(recipe: RecipeParams) -> dict[str, bool]:
+    augment = recipe.augment
+    chances = (augment.horizontal_flip, augment.vertical_flip, augment.paste)
+    changes = (augment.stretch, augment.jitter, augment.gamma, augment.lighting, augment.translate)
+    return {
+        "batch_size: at least 2": recipe.batch_size >= 2,
+        "std: above 0": recipe.std > 0,
+        "images_per_epoch: at least 2, or null": (
+            recipe.images_per_epoch is None or recipe.images_per_epoch >= 2
+        ),
+        "label_smoothing: at least 0 and below 1": 0 <= recipe.label_smoothing < 1,
+        "averaging: at least 0 and below 1": 0 <= recipe.averaging < 1,
+        "crossfit: 0, or at least 2": all(
+            number >= 0 and number != 1
+            for number in (recipe.crossfit, *(it.crossfit or 0 for it in recipe.models.values()))
+        ),
+        "crossfit: needs keep last": recipe.keep == "last"
+        or not any((recipe.crossfit, *(it.crossfit for it in recipe.models.values()))),
+        "augment.paste: at most 0.5": augment.paste <= 0.5,
+        "augment: chances between 0 and 1": all(0 <= chance <= 1 for chance in chances),
+        "augment: changes at least 0 and below 1": all(0 <= change < 1 for change in changes),
+        "augment.scale: two numbers above 0, [low, high]": (
+            len(augment.scale) == 2 and 0 < augment.scale[0] <= augment.scale[1]
+        ),
+        "finetune.epochs, scratch.epochs: at least 1": (
+            min(recipe.finetune.epochs, recipe.scratch.epochs) >= 1
+        ),
+    }
 
 
 def _build(kind: Any, raw: Any, source: str, where: str) -> Any:
@@ -234,10 +364,21 @@ def _build(kind: Any, raw: Any, source: str, where: str) -> Any:
                 f"{source}: unknown key {_join(where, key)!r}",
                 hint=f"known here: {', '.join(name for name in hints if name != 'raw')}",
             )
+    optional = {
+        item.name
+        for item in fields(kind)
+        if item.default is not MISSING or item.default_factory is not MISSING
+    }
     for key in hints:
-        if key not in raw:
+        if key not in raw and key not in optional:
             raise ConfigError(f"{source}: missing key {_join(where, key)!r}", hint="add it")
-    return kind(**{key: _value(hints[key], raw[key], source, _join(where, key)) for key in hints})
+    return kind(
+        **{
+            key: _value(hints[key], raw[key], source, _join(where, key))
+            for key in hints
+            if key in raw
+        }
+    )
 
 
 def _join(where: str, key: Any) -> str:

@@ -20,7 +20,8 @@ EXPERIMENT = "casting-retraining"
 class Settings:
     """`root` is the checkout, `home` the state folder (`.zdm/` of the main checkout).
 
-    `inbox` is a folder or any URL that fsspec reads.
+    `inbox` is a folder or any URL that fsspec reads. This process is `rank` of the `world_size`
+    that `torchrun` started, and `local_rank` of those on this machine.
     """
 
     root: Path
@@ -36,6 +37,9 @@ class Settings:
     intake_schedule: str
     gpu_slots: int
     run_id: str | None
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
 
     @property
     def airflow_url(self) -> str:
@@ -53,7 +57,7 @@ def load_settings(environ: Mapping[str, str] | None = None, root: Path | None = 
 
     Variables: ZDM_ROOT, ZDM_HOME, ZDM_AIRFLOW_PORT, ZDM_MLFLOW_PORT, ZDM_INFERENCE_PORT,
     MLFLOW_TRACKING_URI, ZDM_STORE_URL, ZDM_WEIGHTS_DIR, ZDM_SCHEDULE, ZDM_INBOX,
-    ZDM_INTAKE_SCHEDULE, ZDM_GPU_SLOTS, ZDM_RUN_ID.
+    ZDM_INTAKE_SCHEDULE, ZDM_GPU_SLOTS, ZDM_RUN_ID; RANK, LOCAL_RANK and WORLD_SIZE are torchrun's.
     """
     env = os.environ if environ is None else environ
     root = (root or Path(env.get("ZDM_ROOT") or _find_root(Path.cwd()))).resolve()
@@ -75,6 +79,7 @@ def load_settings(environ: Mapping[str, str] | None = None, root: Path | None = 
         intake_schedule=env.get("ZDM_INTAKE_SCHEDULE") or "*/15 * * * *",
         gpu_slots=max(1, _number(env, "ZDM_GPU_SLOTS", 1)),
         run_id=env.get("ZDM_RUN_ID") or None,
+        **_place_among_processes(env),
     )
 
 
@@ -92,6 +97,15 @@ def make_home(home: Path) -> Path:
             hint="free some space, correct its owner, or set ZDM_HOME to another folder",
         ) from error
     return home
+
+
+def _place_among_processes(env: Mapping[str, str]) -> dict[str, int]:
+    """Return rank, local_rank and world_size where there are several; ranks alone mean nothing."""
+    count = _number(env, "WORLD_SIZE", 1)
+    if count <= 1:
+        return {}
+    rank = _number(env, "RANK", 0)
+    return {"rank": rank, "local_rank": _number(env, "LOCAL_RANK", rank), "world_size": count}
 
 
 def _number(env: Mapping[str, str], key: str, default: int) -> int:

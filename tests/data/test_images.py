@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from zdm_ml.data.images import ImageRefused, decode_grey, read_stack
+from zdm_ml.data.images import Grey, ImageRefused, decode_grey, read_stack
 from zdm_ml.errors import DataError
 
 MAX_PIXELS = 1_000_000
+REAL_CASTINGS = Path(__file__).resolve().parents[3] / "shared" / "castings.zip"
+SIDE = 48
+
+JPEGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "coarse": {"quality": 20},
+    "without subsampling": {"subsampling": 0},
+    "half subsampling": {"subsampling": 1},
+    "own tables": {"optimize": True},
+    "restarts": {"restart_marker_blocks": 2},
+    "progressive": {"progressive": True},
+    "stored as RGB": {"keep_rgb": True},
+    "comment": {"comment": b"\xff\xda\x00\x0c\x03\x01\x00\x02\x11\x03\x11\x00\x3f\x00"},
+}
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -123,6 +139,131 @@ def test_several_frames_are_refused() -> None:
     assert refusal(stereo) == "multiple_frames"
 
 
+def stacked(folder: Path, content: bytes) -> Grey | str:
+    """What `read_stack` makes of a file: its pixels, or the reason of the refusal."""
+    (folder / "image").write_bytes(content)
+    try:
+        return read_stack(folder, ["image"], SIDE, max_pixels=MAX_PIXELS)[0]
+    except ImageRefused as error:
+        return error.reason
+
+
+def alone(content: bytes) -> Grey | str:
+    """The same of `decode_grey`."""
+    try:
+        grey = decode_grey(content, max_pixels=MAX_PIXELS)
+    except ImageRefused as error:
+        return error.reason
+    return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def square(mode: str = "RGB") -> Image.Image:
+    return colours().resize((SIDE, SIDE), Image.Resampling.BILINEAR).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS.keys())
+def test_a_stacked_jpeg_has_the_luma_of_one_decoded_alone(
+    tmp_path: Path, options: dict[str, Any], mode: str
+) -> None:
+    content = encoded(square(mode), "JPEG", **options)
+
+    np.testing.assert_array_equal(stacked(tmp_path, content), alone(content))
+
+
+def test_a_stacked_jpeg_is_not_turned_by_its_orientation_tag(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(square(), "JPEG", exif=exif)
+
+    np.testing.assert_array_equal(stacked(tmp_path, content), alone(content))
+
+
+@pytest.mark.parametrize("marker", [0xC1, 0xC2, 0xC3, 0xC5, 0xC9, 0xCA])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_frames_of_other_kinds_fare_in_a_stack_as_they_do_alone(
+    tmp_path: Path, mode: str, marker: int
+) -> None:
+    content = encoded(square(mode), "JPEG").replace(b"\xff\xc0", bytes([0xFF, marker]), 1)
+
+    np.testing.assert_array_equal(stacked(tmp_path, content), alone(content))
+
+
+def test_real_castings_are_stacked_bit_for_bit(tmp_path: Path) -> None:
+    if not REAL_CASTINGS.is_file():
+        pytest.skip("the real castings are not beside the project")
+    with zipfile.ZipFile(REAL_CASTINGS) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".jpeg")][::50]
+        archive.extractall(tmp_path, names)
+
+    stack = read_stack(tmp_path, names, 300)
+
+    for grey, name in zip(stack, names, strict=True):
+        np.testing.assert_array_equal(grey, decode_grey(tmp_path / name, max_pixels=None))
+
+
+def test_pillow_opens_files_of_one_camera_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = np.random.default_rng(4).integers(0, 256, (40, SIDE, SIDE, 3), dtype=np.uint8)
+    names = [f"{number}.jpeg" for number in range(40)]
+    for name, image in zip(names, levels, strict=True):
+        # A quality that no other test encodes with: the header is unknown so far.
+        Image.fromarray(image).save(tmp_path / name, quality=77)
+    opened = []
+    open_image = Image.open
+    monkeypatch.setattr(Image, "open", lambda *a, **k: opened.append(a) or open_image(*a, **k))
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+
+    read_stack(tmp_path, names, SIDE)
+
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.97])
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS.keys())
+def test_a_truncated_jpeg_is_not_stacked(
+    tmp_path: Path, options: dict[str, Any], share: float
+) -> None:
+    content = encoded(square(), "JPEG", **options)
+    scan = content.rindex(b"\xff\xda")
+    cut = scan + int((len(content) - scan) * share)
+
+    assert stacked(tmp_path, content[:cut]) == "undecodable"
+    assert stacked(tmp_path, content[:-2]) == "undecodable"
+
+
+def test_what_is_refused_alone_is_refused_in_a_stack(tmp_path: Path) -> None:
+    large = encoded(Image.new("RGB", (1_001, 1_000)), "JPEG")
+    stereo = encoded(square(), "MPO", save_all=True, append_images=[square()])
+    twice = encoded(square(), "JPEG")
+    scan = twice.index(b"\xff\xda")
+
+    assert stacked(tmp_path, large) == "too_large"
+    assert stacked(tmp_path, stereo) == "multiple_frames"
+    assert stacked(tmp_path, b"hello") == "not_an_image"
+    assert stacked(tmp_path, twice[:-2] + twice[scan:]) == "undecodable"
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(options=st.sampled_from(list(JPEGS.values())), data=st.data())
+def test_hostile_jpegs_fare_in_a_stack_as_they_do_alone(
+    tmp_path_factory: pytest.TempPathFactory, options: dict[str, Any], data: st.DataObject
+) -> None:
+    content = bytearray(encoded(square(), "JPEG", **options))
+    places = st.integers(0, len(content) - 1)
+    for place in data.draw(st.lists(places, max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    start, length = data.draw(places), data.draw(st.sampled_from([0, 0, 1, 20]))
+    del content[start : start + length]
+    given_up = bytes(content[: data.draw(places)]) + b"\xff\xd9"
+    hostile = data.draw(st.sampled_from([bytes(content), given_up]))
+
+    np.testing.assert_array_equal(
+        stacked(tmp_path_factory.mktemp("hostile"), hostile), alone(hostile)
+    )
+
+
 @settings(deadline=None, max_examples=80, derandomize=True)
 @given(kind=st.sampled_from(["JPEG", "PNG"]), data=st.data())
 def test_hostile_bytes_give_an_image_or_a_refusal_and_nothing_else(
@@ -177,3 +318,14 @@ def test_read_stack_resizes_as_the_models_preprocessing_does(tmp_path: Path) -> 
 def test_read_stack_names_a_missing_image(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.png cannot be read"):
         read_stack(tmp_path, ["gone.png"], 8)
+
+
+def test_read_stack_names_an_image_that_is_not_the_expected_one(tmp_path: Path) -> None:
+    contents = [encoded(square().rotate(turn), "JPEG") for turn in (0, 90)]
+    for number, content in enumerate(contents):
+        (tmp_path / f"{number}.jpeg").write_bytes(content)
+    digests = [hashlib.sha256(content).hexdigest() for content in contents]
+
+    assert len(read_stack(tmp_path, ["0.jpeg", "1.jpeg"], 8, digests=digests)) == 2
+    with pytest.raises(DataError, match=r"0\.jpeg is not the one that the manifest names"):
+        read_stack(tmp_path, ["0.jpeg", "1.jpeg"], 8, digests=digests[::-1])

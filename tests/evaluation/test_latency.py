@@ -11,10 +11,11 @@ from zdm_ml.models.net import LoadedNet, NetSpec, load_net, save_net
 from zdm_ml.params import LatencyParams
 
 
-def luna(folder: Path, size: int = 32) -> LoadedNet:
+def luna(folder: Path, size: int = 32, recipe: str = "reference") -> LoadedNet:
     torch.manual_seed(0)
-    spec = NetSpec("luna", ("ok", "defect"), size, 0.5, 0.2, "scratch", None, "full", "smoke")
-    save_net(folder, zoo.build("luna", size), spec)
+    shape = ("luna", ("ok", "defect"), size, 0.5, 0.2)
+    spec = NetSpec(*shape, "scratch", None, "full", "smoke", recipe, recipe == "modern")
+    save_net(folder, zoo.build("luna", size, recipe=recipe), spec)
     return load_net(folder)
 
 
@@ -38,4 +39,22 @@ def test_measure_gives_times_arithmetic_and_size(tmp_path: Path) -> None:
     [("alexnet", 0.71e9), ("resnet18", 1.81e9), ("vit_b_16", 17.56e9), ("swin_t", 4.49e9)],
 )
 def test_flops_are_twice_the_published_multiply_adds(name: str, multiply_adds: float) -> None:
-    assert flops(name, 224) == pytest.approx(2 * multiply_adds, rel=0.02)
+    assert flops(name, 224, "reference") == pytest.approx(2 * multiply_adds, rel=0.02)
+
+
+def test_flops_and_parameters_are_those_of_the_form_that_was_trained(tmp_path: Path) -> None:
+    loaded = luna(tmp_path, recipe="modern")
+
+    result = measure(loaded, np.zeros((40, 50), np.uint8), LatencyParams(0, 1, 1))
+
+    assert result["parameters"] == 148_722
+    assert result["flops"] == flops("luna", 32, "modern") != flops("luna", 32, "reference")
+
+
+def test_four_quarter_turns_count_as_four_passes() -> None:
+    """A 5x5 convolution of stride 2 on one channel, then 3x3 ones on ever smaller maps."""
+    widths = [(16, 16, 16), (16, 32, 8), (32, 64, 4), (64, 64, 2)]
+    blocks = sum(9 * (before + after) * after * side**2 for before, after, side in widths)
+    once = 25 * 16 * 16**2 + blocks + 64 * 2
+
+    assert flops("luna", 32, "modern") == 2 * 4 * once

@@ -2,6 +2,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from zdm_ml.models.catalogue import describe
 from zdm_ml.params import load_params
 
@@ -41,6 +43,21 @@ def test_params_decide_size_and_trainable_parameters():
 
     assert row["input_size"] == 96
     assert row["trainable"] == 512 * 2 + 2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters", "input_size"),
+    [("reference", 115_088, 300), ("modern", 148_722, 96)],
+)
+def test_the_recipe_in_params_decides_the_form_of_the_net_and_its_size(
+    recipe: str, parameters: int, input_size: int
+):
+    params = load_params(ROOT / "params.yaml", recipe=recipe)
+    luna = replace(params.models["luna"], input_size=96)
+
+    (row,) = describe(replace(params, models={"luna": luna}))
+
+    assert (row["parameters"], row["input_size"]) == (parameters, input_size)
 
 
 def test_the_list_is_made_without_building_the_nets_in_memory():

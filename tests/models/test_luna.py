@@ -1,6 +1,23 @@
+import pytest
 import torch
 
-from zdm_ml.models.luna import Luna
+from zdm_ml.models.luna import Luna, ModernLuna
+
+
+@pytest.fixture
+def modern() -> ModernLuna:
+    """A net whose batch statistics are those of noise, so that every layer shows."""
+    torch.manual_seed(0)
+    net = ModernLuna(64, 2)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    net(grey(4))
+    return net.eval()
+
+
+def grey(count: int, size: int = 64) -> torch.Tensor:
+    return torch.randn(count, 1, size, size).expand(-1, 3, -1, -1)
 
 
 def test_luna_returns_logits_not_probabilities():
@@ -18,3 +35,62 @@ def test_luna_normalises_its_three_channel_input():
 
     assert isinstance(next(net.children()), torch.nn.BatchNorm2d)
     assert net.norm.num_features == 3
+
+
+@pytest.mark.parametrize("size", [16, 100, 300])
+def test_modern_luna_has_as_many_parameters_at_any_input_size(size: int):
+    with torch.device("meta"):
+        net = ModernLuna(size, 2)
+        logits = net(torch.rand(2, 3, size, size))
+
+    assert sum(parameter.numel() for parameter in net.parameters()) == 148_722 <= 150_000
+    assert logits.shape == (2, 2)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("turns", [1, 2, 3])
+@pytest.mark.parametrize("size", [64, 65])
+def test_modern_luna_judges_a_picture_alike_in_four_quarter_turns(
+    modern: ModernLuna, size: int, turns: int
+):
+    images = grey(3, size)
+
+    logits = modern(images.rot90(turns, (2, 3)))
+
+    torch.testing.assert_close(logits, modern(images), atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_modern_luna_in_training_looks_once(modern: ModernLuna):
+    passes = []
+    modern.stem.register_forward_hook(lambda *_: passes.append(1))
+
+    modern(grey(2))
+    in_eval = len(passes)
+    modern.train()(grey(2))
+
+    assert (in_eval, len(passes) - in_eval) == (4, 1)
+
+
+@torch.inference_mode()
+def test_modern_luna_looks_at_one_channel(modern: ModernLuna):
+    images = grey(2).clone()
+    expected = modern(images)
+    images[:, 1:] = 7.0
+
+    assert modern(images).equal(expected)
+
+
+@torch.inference_mode()
+def test_modern_luna_sees_a_small_defect_wherever_it_is(modern: ModernLuna):
+    """In steps of 16 pixels, a cell of the last maps, and out of reach of the padded border."""
+    places = [(144, 144), (144, 160), (160, 144)]
+    images = torch.zeros(len(places), 3, 320, 320)
+    for image, (row, column) in zip(images, places, strict=True):
+        image[:, row : row + 6, column : column + 6] = -30.0
+    even = modern(torch.zeros(1, 3, 320, 320))
+
+    logits = modern(images)
+
+    assert (logits - even).abs().max() > 1e-3
+    torch.testing.assert_close(logits, logits[:1].expand(3, -1), atol=1e-5, rtol=1e-5)

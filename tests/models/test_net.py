@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 
 from zdm_ml.errors import DataError, PackageError
 from zdm_ml.models import zoo
+from zdm_ml.models.luna import ModernLuna
 from zdm_ml.models.net import LoadedNet, NetSpec, load_net, save_net
 
 SPEC = NetSpec(
@@ -37,6 +38,14 @@ def net() -> torch.nn.Module:
 def saved(tmp_path: Path, net: torch.nn.Module) -> Path:
     save_net(tmp_path / "luna", net, SPEC)
     return tmp_path / "luna"
+
+
+@pytest.fixture
+def modern(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    net = zoo.build("luna", 32, recipe="modern")
+    save_net(tmp_path / "modern", net, replace(SPEC, recipe="modern", standardise=True))
+    return tmp_path / "modern"
 
 
 @pytest.fixture
@@ -74,11 +83,44 @@ def test_a_net_with_buffers_besides_batch_statistics_comes_back(tmp_path: Path):
         torch.testing.assert_close(loaded.net(batch), net(batch))
 
 
-@pytest.mark.parametrize("name", zoo.MODEL_NAMES)
-def test_the_saved_state_holds_all_of_a_net(name: str):
+def test_a_net_comes_back_in_the_form_of_its_recipe(modern: Path):
+    loaded = load_net(modern)
+
+    assert isinstance(loaded.net, ModernLuna)
+    assert (loaded.spec.recipe, loaded.spec.standardise) == ("modern", True)
+
+
+def test_a_net_that_standardises_scores_pictures_in_any_even_light_alike(modern: Path):
+    loaded = load_net(modern)
+    image = np.random.default_rng(0).integers(60, 120, (32, 32), dtype=np.uint8)
+
+    scores = loaded.scores([image, image * 2, image + 50])
+
+    assert scores == pytest.approx(scores[0], abs=1e-6)
+
+
+def test_a_package_of_the_first_release_says_neither_recipe_nor_standardise(saved: Path):
+    expected = load_net(saved)
+    path = saved / "net.json"
+    values = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({key: values[key] for key in values if key not in ("recipe", "standardise")})
+    )
+
+    loaded = load_net(saved)
+
+    image = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
+    assert (loaded.spec.recipe, loaded.spec.standardise) == ("reference", False)
+    assert loaded.scores([image]) == expected.scores([image])
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"), [*((name, "reference") for name in zoo.MODEL_NAMES), ("luna", "modern")]
+)
+def test_the_saved_state_holds_all_of_a_net(name: str, recipe: str):
     """Otherwise a net rebuilt without memory of its own would come back with holes."""
     with torch.device("meta"):
-        net = zoo.build(name, 64)
+        net = zoo.build(name, 64, recipe=recipe)
 
     everything = dict(net.named_parameters()) | dict(net.named_buffers())
 
@@ -196,6 +238,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "size": (lambda folder: edit_spec(folder, input_size=64), "does not fit luna"),
     "tiny size": (lambda folder: edit_spec(folder, input_size=1), "cannot take input_size 1"),
     "model": (lambda folder: edit_spec(folder, model_name="lunar"), "unknown model 'lunar'"),
+    "recipe": (lambda folder: edit_spec(folder, recipe=1), "recipe is 1"),
+    "standardise": (lambda folder: edit_spec(folder, standardise=1), "standardise is 1"),
+    "other recipe": (lambda folder: edit_spec(folder, recipe="modern"), "does not fit luna"),
     "no digest": (lambda folder: edit_spec(folder, digest=""), "expected none"),
 }
 

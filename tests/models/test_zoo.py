@@ -6,15 +6,30 @@ import yaml
 
 from zdm_ml.errors import ConfigError
 from zdm_ml.models import zoo
+from zdm_ml.params import parse_params
+from zdm_ml.pipeline.profiles import overlay, profile_names
 
 ROOT = Path(__file__).parents[2]
-PROFILE_SIZES = sorted(
-    {
-        (name, model["input_size"])
-        for file in (ROOT / "profiles").glob("*.yaml")
-        for name, model in yaml.safe_load(file.read_text())["models"].items()
-    }
-)
+
+
+FORMS = [
+    (name, recipe)
+    for name in zoo.MODEL_NAMES
+    for recipe in ("reference", "modern")
+    if recipe == "reference" or zoo.architecture(name).modern
+]
+
+
+def profile_sizes() -> list[tuple[str, int, str]]:
+    """Return name, input size and form of all that a profile other than full trains."""
+    text, found = (ROOT / "params.yaml").read_text(), set()
+    for profile in set(profile_names(ROOT)) - {"full"}:
+        params = parse_params(yaml.safe_load(overlay(text, ROOT, profile)), profile)
+        for name in params.models:
+            for recipe in params.recipes:
+                size = params.named_recipe(recipe, name, scratch=True).input_size
+                found.add((name, size, recipe if (name, recipe) in FORMS else "reference"))
+    return sorted(found)
 
 
 def test_the_zoo_holds_the_eight_models_of_the_reference_work():
@@ -30,9 +45,9 @@ def test_the_zoo_holds_the_eight_models_of_the_reference_work():
     )
 
 
-@pytest.mark.parametrize(("name", "size"), PROFILE_SIZES)
-def test_each_model_trains_on_two_images_at_each_profile_size(name: str, size: int):
-    net = zoo.build(name, size).train()
+@pytest.mark.parametrize(("name", "size", "recipe"), profile_sizes())
+def test_each_model_trains_on_two_images_at_each_profile_size(name: str, size: int, recipe: str):
+    net = zoo.build(name, size, recipe=recipe).train()
 
     logits = net(torch.rand(2, 3, size, size))
     logits.sum().backward()
@@ -42,25 +57,40 @@ def test_each_model_trains_on_two_images_at_each_profile_size(name: str, size: i
     assert all(parameter.grad is not None for parameter in head.parameters())
 
 
-@pytest.mark.parametrize("name", zoo.MODEL_NAMES)
-def test_each_model_takes_its_smallest_and_its_reference_size(name: str):
+@pytest.mark.parametrize(("name", "recipe"), FORMS)
+def test_each_model_takes_its_smallest_and_its_reference_size(name: str, recipe: str):
     entry = zoo.architecture(name)
 
     for size in (entry.smallest, entry.reference_size):
         with torch.device("meta"):
-            logits = zoo.build(name, size).eval()(torch.rand(1, 3, size, size))
+            net = zoo.build(name, size, recipe=recipe).eval()
+            logits = net(torch.rand(1, 3, size, size))
         assert logits.shape == (1, 2)
 
 
-@pytest.mark.parametrize("name", zoo.MODEL_NAMES)
-def test_the_head_of_each_model_ends_in_the_classes(name: str):
+@pytest.mark.parametrize(("name", "recipe"), FORMS)
+def test_each_form_of_a_model_ends_in_the_classes_and_has_the_blocks_of_partial(
+    name: str, recipe: str
+):
     entry = zoo.architecture(name)
 
     with torch.device("meta"):
-        head = zoo.build(name, entry.reference_size, 5).get_submodule(entry.head)
+        net = zoo.build(name, entry.reference_size, 5, recipe)
 
+    head = net.get_submodule(entry.head)
     assert isinstance(head, torch.nn.Linear)
     assert head.out_features == 5
+    assert all(list(net.get_submodule(block).parameters()) for block in entry.last)
+
+
+def test_recipe_modern_builds_another_net_where_there_is_one():
+    with torch.device("meta"):
+        kinds = {
+            name: [type(zoo.build(name, 64, recipe=form)) for form in ("reference", "modern")]
+            for name in zoo.MODEL_NAMES
+        }
+
+    assert [name for name, (old, new) in kinds.items() if old is not new] == ["luna"]
 
 
 def test_a_name_that_is_taken_cannot_be_registered_again():

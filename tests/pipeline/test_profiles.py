@@ -19,6 +19,28 @@ def test_every_profile_gives_valid_params_that_carry_its_name(project: Path) -> 
         assert params.profile == name
 
 
+@pytest.mark.parametrize("recipe", ["reference", "modern"])
+def test_quick_and_smoke_make_every_model_of_both_recipes_cheaper(
+    project: Path, recipe: str
+) -> None:
+    text = (project / "params.yaml").read_text()
+
+    costs = {}
+    for name in ("full", "quick", "smoke"):
+        params = parse_params(yaml.safe_load(overlay(text, project, name)), name)
+        for model in params.models:
+            found = params.named_recipe(recipe, model, scratch=True)
+            costs[model, name] = (
+                found.input_size**2
+                * found.epochs
+                * (found.images_per_epoch or params.split.train_limit or 10_000)
+                * (found.crossfit + 1)
+            )
+
+    for model in params.models:
+        assert costs[model, "smoke"] < costs[model, "quick"] < costs[model, "full"]
+
+
 def test_an_overlay_keeps_the_comments(project: Path) -> None:
     text = (project / "params.yaml").read_text()
 

@@ -1,3 +1,4 @@
+import logging
 import random
 
 import numpy as np
@@ -23,22 +24,61 @@ def test_auto_is_the_gpu_when_there_is_one() -> None:
     assert choose_device("auto").type == expected
 
 
-@no_gpu
-@pytest.mark.parametrize("text", ["cuda", "cuda:1"])
-def test_a_gpu_that_is_not_there_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"train.device: '{text}'.*0 usable GPUs"):
+def test_the_cpu_is_taken_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assert choose_device("cpu") == CPU
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        pytest.param("cuda", "0 usable GPUs", marks=no_gpu),
+        pytest.param("cuda:1", "0 usable GPUs", marks=no_gpu),
+        ("cuda:99", "usable GPUs"),
+        ("cuda:200", "usable GPUs"),
+        ("mps", "only cpu and cuda"),
+        ("xpu", "only cpu and cuda"),
+        ("meta", "only cpu and cuda"),
+    ],
+)
+def test_a_device_that_cannot_be_used_gives_way_to_the_cpu_with_a_warning(
+    text: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        device = choose_device(text)
+
+    (record,) = caplog.records
+    assert device == CPU
+    assert f"train.device: '{text}'" in record.getMessage() and why in record.getMessage()
+
+
+@pytest.mark.parametrize("text", ["gpu", "", "cuda:x", "cuda:-1", "CPU"])
+def test_text_that_names_no_device_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"train.device: '{text}' is no device"):
         choose_device(text)
 
 
-@pytest.mark.parametrize("text", ["gpu", "", "meta", "cuda:99", "cuda:x"])
-def test_a_device_that_cannot_be_used_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="train.device"):
-        choose_device(text)
+@pytest.mark.parametrize(
+    ("found", "gains", "precision"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, True, "bf16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, True, "bf16"),
+        ({"avx512_bf16": True, "amx_bf16": True}, False, "fp32"),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, True, "fp32"),
+        ({}, True, "fp32"),
+    ],
+)
+def test_auto_is_bf16_on_a_cpu_that_computes_in_it_for_a_model_that_gains(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], gains: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+
+    assert choose_precision("auto", CPU, gains=gains) == precision
 
 
-def test_auto_precision_is_exact_on_a_cpu() -> None:
-    assert choose_precision("auto", CPU) == "fp32"
-    assert choose_precision("bf16", CPU) == "bf16"
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_precision_that_is_asked_for_is_taken_whatever_is_gained(precision: str) -> None:
+    assert choose_precision(precision, CPU, gains=False) == precision
 
 
 @no_gpu

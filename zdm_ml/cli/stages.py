@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
 from zdm_ml.cli.app import app, console, counting
 from zdm_ml.cli.figures import split_lines
+from zdm_ml.errors import ConfigError
 from zdm_ml.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from zdm_ml.pipeline.reporter import Progress, Show
     from zdm_ml.pipeline.stages import Context
-
-SECONDS_BETWEEN_LINES = 30
 
 ModelOption = Annotated[str, typer.Option("--model", help="e.g. luna")]
 
@@ -67,16 +67,43 @@ def split() -> None:
 
 
 @app.command()
-def train(model: ModelOption) -> None:
-    """Train one model; a killed training goes on at its epoch."""
-    context = _context()
-    context.params.model(model)
-    from zdm_ml.pipeline.train_stage import train as run
+def train(
+    model: ModelOption,
+    recipe: Annotated[
+        str | None, typer.Option(help="modern | reference; with --out. Else params.yaml's.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write net, threshold and curve to this folder, not to the stage's outs."
+        ),
+    ] = None,
+) -> None:
+    """Train one model; a killed training goes on at its epoch.
 
-    _say_estimate(context, [model])
-    with _epochs(model) as show:
-        result = run(context, model, show)
-    console.print(f"{model}: best epoch {result.best_epoch} of {len(result.history)}", markup=False)
+    Under `torchrun --standalone --nproc-per-node N -m zdm_ml` N processes train it together.
+    """
+    context = _context(recipe, out)
+    context.params.model(model)
+    leads = context.settings.rank == 0
+    if leads:
+        _say_estimate(context, [model])
+    else:
+        logging.getLogger("zdm_ml").setLevel(logging.WARNING)
+    with _epochs(model, shown=leads) as show:
+        if out is None:
+            from zdm_ml.pipeline.train_stage import train as run
+
+            result = run(context, model, show)
+        else:
+            from zdm_ml.pipeline.desk import train_alone
+
+            result = train_alone(context, model, out, show)
+    if not leads:
+        return
+    console.print(f"{model}: kept epoch {result.best_epoch} of {len(result.history)}", markup=False)
+    if out is not None:
+        console.print(f"`zdm predict --model {out} IMAGE...` judges with it", markup=False)
 
 
 @app.command()
@@ -126,14 +153,19 @@ def select() -> None:
     console.print(selection["reason"], markup=False)
 
 
-def _context() -> Context:
+def _context(recipe: str | None = None, out: Path | None = None) -> Context:
     from zdm_ml.pipeline.execution import STAGE_PROCESS
     from zdm_ml.pipeline.locks import die_with
     from zdm_ml.pipeline.stages import Context
 
     if STAGE_PROCESS in os.environ:
         die_with(int(os.environ[STAGE_PROCESS]))
-    return Context(load_settings())
+    if recipe is not None and out is None:
+        raise ConfigError(
+            "--recipe without --out: a stage's recipe is the one in params.yaml",
+            hint="name a folder with --out, or set train.recipe in params.yaml and `dvc repro`",
+        )
+    return Context(load_settings(), recipe)
 
 
 def _say_estimate(context: Context, names: list[str]) -> None:
@@ -154,40 +186,36 @@ def _say_estimate(context: Context, names: list[str]) -> None:
 
 
 @contextmanager
-def _epochs(model: str) -> Iterator[Callable[[int, int, int, int], None]]:
-    """Yield what shows a training: a bar on a terminal, a line now and then in a log."""
-    if not console.is_terminal:
-        yield _lines(model)
+def _epochs(model: str, *, shown: bool) -> Iterator[Show]:
+    """Yield what shows a training on a terminal; a log has a line per epoch already."""
+    if not shown or not console.is_terminal:
+        yield lambda progress: None
         return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[rest]}"),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(model, total=None)
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(model, total=None, rest="")
 
-        def show(epoch: int, epochs: int, done: int, total: int) -> None:
-            completed = (epoch - 1) * total + done
+        def show(progress: Progress) -> None:
+            from zdm_ml.pipeline.reporter import duration
+
+            left, last = progress.seconds_left, progress.last
+            figures = (
+                f"  {last.images_per_second:.0f} images/s, loss {last.train_loss:.3f}, "
+                f"val accuracy {last.val_accuracy:.3f}"
+                if last
+                else ""
+            )
             bar.update(
                 task,
-                completed=completed,
-                total=epochs * total,
-                description=f"{model} epoch {epoch}/{epochs}",
+                completed=(progress.epoch - 1) * progress.total + progress.done,
+                total=progress.epochs * progress.total,
+                description=f"{model} epoch {progress.epoch}/{progress.epochs}",
+                rest=(f"{duration(left)} left" if left else "") + figures,
             )
 
         yield show
-
-
-def _lines(model: str) -> Callable[[int, int, int, int], None]:
-    last = time.monotonic()
-
-    def show(epoch: int, epochs: int, done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            share = 100 * done // max(1, total)
-            console.print(f"{model}: epoch {epoch}/{epochs}  {share} %", markup=False)
-
-    return show

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from zdm_ml.evaluation.thresholds import Threshold, choose_threshold, image_weig
 OWN_SIDE = "calibration"
 CROSS_FITTED = "val, cross-fitted"
 IN_SAMPLE = "val, in sample"
+CROSS_FITTED_NETS = "all castings outside test, by nets that did not see them"
 GROUPS = 5
 
 
@@ -73,12 +74,23 @@ def calibrate(scores: Scores, rows: Sequence[Row], overkill_weight: float) -> Ca
     return _calibrated(scores[chosen], targets, parts, overkill_weight, own=side == "calibration")
 
 
+def calibrate_cross_fitted(
+    scores: Scores, targets: Targets, parts: Sequence[str], overkill_weight: float
+) -> Calibration:
+    """Choose the threshold on castings that were scored by nets which did not see them.
+
+    Its figures are cross-fitted once more: each casting is judged by the threshold of the others.
+    """
+    found = _calibrated(scores, targets, parts, overkill_weight, own=False)
+    return replace(found, source=CROSS_FITTED_NETS)
+
+
 def held_out_thresholds(
     scores: Scores, targets: Targets, parts: Sequence[str], overkill_weight: float, groups: int
 ) -> npt.NDArray[np.float64]:
     """Return for each image, [N], the threshold that the castings of other groups choose."""
     castings = group(targets, parts)
-    member = _dealt(castings, groups)[castings.place]
+    member = dealt(castings, groups)[castings.place]
     found = np.empty(len(targets))
     for number in range(groups):
         held, others = member == number, np.flatnonzero(member != number).tolist()
@@ -112,8 +124,8 @@ def _calibrated(
     )
 
 
-def _dealt(castings: Castings, groups: int) -> npt.NDArray[np.int64]:
-    """Return each casting's group, [P]: every class is dealt in turn, in the order of hashes."""
+def dealt(castings: Castings, groups: int) -> npt.NDArray[np.int64]:
+    """Return each casting's group, [P]: each class is dealt to `groups` in turn, by its hashes."""
     ranks = [rank(0, part) for part in castings.parts]
     order = sorted(range(len(ranks)), key=lambda at: ranks[at])
     member = np.empty(len(ranks), dtype=np.int64)

@@ -9,10 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from zdm_ml.models import zoo
 
 
-def flops(name: str, input_size: int) -> int:
+def flops(name: str, input_size: int, recipe: str) -> int:
     """Return the floating-point operations of one image; a multiply-add counts as two."""
     with torch.device("meta"):
-        return count_flops(zoo.build(name, input_size), input_size)
+        return count_flops(zoo.build(name, input_size, recipe=recipe), input_size)
 
 
 def count_flops(net: nn.Module, input_size: int) -> int:

@@ -32,7 +32,7 @@ def measure(
     return {
         "p50_ms": float(np.percentile(seconds, 50)) * 1e3,
         "p99_ms": float(np.percentile(seconds, 99)) * 1e3,
-        "flops": flops(loaded.spec.model_name, loaded.spec.input_size),
+        "flops": flops(loaded.spec.model_name, loaded.spec.input_size, loaded.spec.recipe),
         "parameters": sum(parameter.numel() for parameter in loaded.net.parameters()),
         "size_bytes": sum(tensor.numel() * tensor.element_size() for tensor in state),
         "device": _device_name(loaded.device),

@@ -18,16 +18,17 @@ def describe(params: Params | None = None) -> list[dict[str, Any]]:
     """
     if params is None:
         entries = [zoo.architecture(name) for name in zoo.MODEL_NAMES]
-        return [_row(entry, entry.reference_size, "full") for entry in entries]
+        return [_row(entry, entry.reference_size, "full", "reference") for entry in entries]
+    recipes = {name: params.recipe(name, scratch=True) for name in params.models}
     return [
-        _row(zoo.architecture(name), model.input_size, model.transfer)
-        for name, model in params.models.items()
+        _row(zoo.architecture(name), recipe.input_size, params.model(name).transfer, recipe.name)
+        for name, recipe in recipes.items()
     ]
 
 
-def _row(entry: zoo.Architecture, input_size: int, transfer: str) -> dict[str, Any]:
+def _row(entry: zoo.Architecture, input_size: int, transfer: str, recipe: str) -> dict[str, Any]:
     with torch.device("meta"):  # counts need no memory and no random numbers
-        net = zoo.build(entry.name, input_size)
+        net = zoo.build(entry.name, input_size, recipe=recipe)
     return {
         "name": entry.name,
         "family": entry.family,

@@ -27,6 +27,8 @@ __all__ = ["LoadedNet", "NetSpec", "ScoringModule", "load_net", "preprocess", "s
 
 WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "net.json"
+# What packages of 0.1.0 lack: theirs was the reference recipe.
+_LATER_KEYS = {"recipe": "reference", "standardise": False}
 # Larger images are resized one by one, so that a batch of photographs does not fill the memory.
 _STACKABLE_PIXELS = 1 << 20
 
@@ -35,8 +37,10 @@ _STACKABLE_PIXELS = 1 << 20
 class NetSpec:
     """What net.json says: enough to rebuild the net and its preprocessing.
 
-    `mean` and `std` normalise grey values in [0, 1]; `init` is official, mirror or scratch and
-    `weights_file` the official file it started from; `digest` is the sha256 of the weights.
+    `mean` and `std` normalise grey values in [0, 1], `standardise` each image by itself after
+    that; `recipe` names the form of the architecture and how it was trained; `init` is official,
+    mirror or scratch and `weights_file` the official file it started from; `digest` is the sha256
+    of the weights.
     """
 
     model_name: str
@@ -48,6 +52,8 @@ class NetSpec:
     weights_file: str | None
     transfer: str
     profile: str
+    recipe: str = "reference"
+    standardise: bool = False
     digest: str = ""
 
 
@@ -128,13 +134,14 @@ def read_spec(folder: Path) -> NetSpec:
 
 def _parse_spec(raw: Any, path: Path) -> NetSpec:
     names = {field.name for field in fields(NetSpec)}
-    if not isinstance(raw, dict) or set(raw) != names:
+    if not isinstance(raw, dict) or set(raw) | set(_LATER_KEYS) != names:
         raise PackageError(f"{path} must have exactly the keys {', '.join(sorted(names))}")
-    values = {**raw, "classes": tuple(raw["classes"]) if type(raw["classes"]) is list else None}
+    classes = tuple(raw["classes"]) if type(raw["classes"]) is list else None
+    values = {**_LATER_KEYS, **raw, "classes": classes}
     for name, kind in get_type_hints(NetSpec).items():
         value = values[name]
         expected = tuple if name == "classes" else kind
-        if not isinstance(value, expected) or isinstance(value, bool):
+        if not isinstance(value, expected) or isinstance(value, bool) != (kind is bool):
             raise PackageError(f"{path}: {name} is {raw[name]!r}", hint="train the model again")
     if not (math.isfinite(values["mean"]) and 0 < values["std"] < math.inf):
         normalisation = f"mean is {values['mean']}, std is {values['std']}"
@@ -165,7 +172,7 @@ def _read_weights(path: Path, digest: str) -> dict[str, torch.Tensor]:
 
 def _build(spec: NetSpec, folder: Path) -> nn.Module:
     try:
-        return zoo.build(spec.model_name, spec.input_size, len(CLASSES))
+        return zoo.build(spec.model_name, spec.input_size, len(CLASSES), spec.recipe)
     except ConfigError as error:
         raise PackageError(f"{folder / SPEC_FILE}: {error.problem}", hint=error.hint) from error
 

@@ -26,7 +26,9 @@ class Architecture:
     `build(input_size, num_classes)` takes 3-channel images and returns logits; `head` is the
     layer that is new for our classes; `last` are the modules that `transfer: partial` trains
     with it. `input_size` must be at least `smallest` and a multiple of `step`. `patch` is the
-    patch size where position embeddings depend on the input size.
+    patch size where position embeddings depend on the input size. `modern` builds what recipe
+    `modern` makes of the net, where that is another one. `gains_bf16` says whether bf16 makes
+    training faster on CPUs that compute in it (docs/experiments.md has the table).
     """
 
     name: str
@@ -40,6 +42,8 @@ class Architecture:
     patch: int | None = None
     weights: OfficialWeights | None = None
     licence: str = _TORCHVISION_LICENCE
+    modern: Callable[[int, int], nn.Module] | None = None
+    gains_bf16: bool = True
 
 
 _REGISTRY: dict[str, Architecture] = {}
@@ -62,8 +66,11 @@ def architecture(name: str) -> Architecture:
     return _REGISTRY[name]
 
 
-def build(name: str, input_size: int, num_classes: int = 2) -> nn.Module:
-    """Return a net with random weights: float [N, 3, input_size, input_size] to logits."""
+def build(name: str, input_size: int, num_classes: int = 2, recipe: str = "reference") -> nn.Module:
+    """Return a net with random weights: float [N, 3, input_size, input_size] to logits.
+
+    `recipe` matters to architectures that have a `modern` form.
+    """
     entry = architecture(name)
     if input_size < entry.smallest or input_size % entry.step:
         raise ConfigError(
@@ -71,7 +78,8 @@ def build(name: str, input_size: int, num_classes: int = 2) -> nn.Module:
             f" and a multiple of {entry.step}",
             hint=f"correct models.{name}.input_size in params.yaml",
         )
-    return entry.build(input_size, num_classes)
+    modern = entry.modern if recipe == "modern" else None
+    return (modern or entry.build)(input_size, num_classes)
 
 
 def _torchvision(name: str, input_size: int, num_classes: int) -> nn.Module:
@@ -96,6 +104,7 @@ register(
         family="scratch",
         reference_size=300,
         build=luna.Luna,
+        modern=luna.ModernLuna,
         head="head",
         last=("blocks.3",),
         smallest=luna.SMALLEST,

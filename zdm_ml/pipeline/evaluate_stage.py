@@ -10,7 +10,7 @@ import numpy as np
 
 from zdm_ml.data.manifest import Row, read_manifest
 from zdm_ml.data.splits import leaks, seen_rows
-from zdm_ml.evaluation.calibration import calibrate
+from zdm_ml.evaluation.calibration import Calibration, calibrate, calibrate_cross_fitted
 from zdm_ml.evaluation.castings import casting_records
 from zdm_ml.evaluation.figures import brief, seen_figures, side_figures
 from zdm_ml.evaluation.metrics import (
@@ -26,6 +26,7 @@ from zdm_ml.evaluation.sampling import spread
 from zdm_ml.evaluation.scoring import score_rows
 from zdm_ml.files import write_json
 from zdm_ml.models.net import LoadedNet, load_net
+from zdm_ml.pipeline.fitting import CROSSFIT_FILE, read_scores
 from zdm_ml.pipeline.stages import Context, write_csv
 from zdm_ml.training.device import choose_device
 
@@ -58,7 +59,7 @@ def evaluate(
     seen = spread(seen_rows(manifest), params.split.holdout_limit, params.seed)
     scores = _scored(context, loaded, [*held_out, *seen], progress)
     scores, seen_scores = scores[: len(held_out)], scores[len(held_out) :]
-    calibration = calibrate(scores, held_out, params.cost.overkill_weight)
+    calibration, scores = calibrated(context, context.paths["models"] / name, held_out, scores)
     threshold = calibration.threshold.value
     tested = [at for at, row in enumerate(held_out) if row.split == "test"]
     test_rows, test_scores = [held_out[at] for at in tested], scores[tested]
@@ -77,6 +78,29 @@ def evaluate(
     _write_scores(out / "scores.csv", held_out, scores)
     _write_tables(out, test_rows, test_scores, figures)
     return figures
+
+
+def calibrated(
+    context: Context, folder: Path, rows: Sequence[Row], scores: Scores
+) -> tuple[Calibration, Scores]:
+    """Return the threshold of the net in `folder`, and the scores of `rows` as they count.
+
+    Under cross-fitting val and calibration were trained on: what counts there is the score of the
+    net that did not see them.
+    """
+    weight = context.params.cost.overkill_weight
+    fitted = read_scores(folder / CROSSFIT_FILE)
+    if fitted is None:
+        return calibrate(scores, rows, weight), scores
+    learnt = [row for row in read_manifest(context.paths["manifest"]) if row.path in fitted]
+    calibration = calibrate_cross_fitted(
+        np.array([fitted[row.path] for row in learnt]),
+        np.array([row.target for row in learnt], dtype=np.int64),
+        [row.part for row in learnt],
+        weight,
+    )
+    honest = [fitted.get(row.path, score) for row, score in zip(rows, scores, strict=True)]
+    return calibration, np.array(honest)
 
 
 def _scored(context: Context, loaded: LoadedNet, rows: Sequence[Row], progress: Progress) -> Scores:

@@ -40,7 +40,10 @@ def open_parent_run(settings: Settings, record: RunRecord) -> RunRecord:
 def model_run(
     context: Context, name: str, init: str, params: Mapping[str, Any]
 ) -> Iterator[ModelRun]:
-    """Record a training live where it belongs to a run; at a desk nothing is sent."""
+    """Record a training live where it belongs to a run; at a desk nothing is sent.
+
+    Of several processes that train together the leading one alone records.
+    """
     record = _record(context)
     training = Training(
         model_name=name,
@@ -53,7 +56,7 @@ def model_run(
             "init": init,
         },
     )
-    parent = record.mlflow_run_id if record else None
+    parent = record.mlflow_run_id if record and context.settings.rank == 0 else None
     tracking = Tracking(context.settings.mlflow_uri if parent else None, parent)
     with tracking.model_run(training) as run:
         yield run

@@ -25,9 +25,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Context:
-    """Where a stage runs: the checkout or workspace at `settings.root`."""
+    """Where a stage runs: the checkout or workspace at `settings.root`.
+
+    `recipe` takes the place of params.yaml's `train.recipe`.
+    """
 
     settings: Settings
+    recipe: str | None = None
 
     @property
     def root(self) -> Path:
@@ -37,7 +41,7 @@ class Context:
     @cached_property
     def params(self) -> Params:
         """The checked values of params.yaml."""
-        return load_params(self.root / "params.yaml")
+        return load_params(self.root / "params.yaml", recipe=self.recipe)
 
     @cached_property
     def paths(self) -> dict[str, Path]:

@@ -113,7 +113,10 @@ def describe(run: FinishedRun, name: str) -> TrainedModel | None:
             "run_id": run.record.run_id,
         },
         history=run.paths["history"] / f"{name}.csv",
-        artifacts={evaluation / file: "evaluation" for file in ARTIFACTS},
+        artifacts={
+            run.paths["history"] / f"{name}.png": "learning_curve",
+            **{evaluation / file: "evaluation" for file in ARTIFACTS},
+        },
         evaluation=read_json(metrics) if metrics.is_file() else {},
     )
 

@@ -1,59 +1,144 @@
-"""The order of training images and the batches made of it, one ahead of the net."""
+"""Which images an epoch shows in which order, and the batches made of them ahead of the net."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from zdm_ml.data.augment import Augmenter
+from zdm_ml.params import Sampling
+from zdm_ml.training.sides import Indices, Side, Targets
 
-Images = npt.NDArray[np.uint8]
-Targets = npt.NDArray[np.int64]
-Indices = npt.NDArray[np.int64]
+Inputs = npt.NDArray[np.float32]
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 _AHEAD = 3
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[Indices]:
-    """Return `count` shuffled indices in batches; the order depends on seed and epoch alone.
+    """Return `count` shuffled indices in batches; the order depends on seed and epoch alone."""
+    return in_batches(np.random.default_rng((seed, epoch, 0)).permutation(count), batch_size)
+
+
+def in_batches(order: Indices, batch_size: int) -> list[Indices]:
+    """Cut an order into batches.
 
     A single left-over image joins the batch before it: batch normalisation needs two.
     """
-    order = np.random.default_rng((seed, epoch, 0)).permutation(count)
-    batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [np.concatenate(batches[-2:])]
     return batches
 
 
-@dataclass(frozen=True)
-class Feed:
-    """Training images, uint8 [N, S, S], and targets as augmented batches, epoch by epoch."""
+def castings_evenly(side: Side, draws: int, seed: int, epoch: int, *, good: float = 0.5) -> Indices:
+    """Return `draws` shuffled indices into a side: each casting of a class as often as the next.
 
-    images: Images
-    targets: Targets
+    `good` is the share of good parts; where one class is missing all draws are of the other. A
+    casting's images come in turn: none twice before each was there once. Seed and epoch alone
+    decide.
+    """
+    rng = np.random.default_rng((seed, epoch, 0))
+    members = [np.flatnonzero(side.targets == label) for label in (0, 1)]
+    present = [len(found) > 0 for found in members]
+    first = round(draws * good) if all(present) else draws * present[0]
+    order = [
+        _evenly(found, side.castings, share, rng)
+        for found, share in zip(members, (first, draws - first), strict=True)
+    ]
+    return rng.permutation(np.concatenate(order))
+
+
+def _evenly(members: Indices, castings: Indices, draws: int, rng: np.random.Generator) -> Indices:
+    parts = rng.permutation(np.unique(castings[members]))
+    found = []
+    for at, part in enumerate(parts):
+        images = members[castings[members] == part]
+        wanted = draws // len(parts) + (at < draws % len(parts))
+        rounds = [rng.permutation(images) for _ in range(-(-wanted // len(images)))]
+        found += rounds and [np.concatenate(rounds)[:wanted]]
+    return np.concatenate(found) if found else members[:0]
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Which of a side's images each epoch shows, batch by batch.
+
+    `good` is the share of good parts that sampling `castings` draws, `share` is (rank, processes)
+    of a batch.
+    """
+
+    side: Side
+    sampling: Sampling
+    images_per_epoch: int | None
     batch_size: int
     seed: int
+    _: KW_ONLY
+    good: float = 0.5
+    share: tuple[int, int] = (0, 1)
+
+    @property
+    def count(self) -> int:
+        """How many images an epoch shows."""
+        if self.sampling == "castings" and self.images_per_epoch:
+            return self.images_per_epoch
+        return len(self.side)
+
+    def order(self, epoch: int) -> list[Indices]:
+        """Return the epoch's batches as indices into the side."""
+        if self.sampling == "images":
+            return epoch_batches(len(self.side), self.batch_size, self.seed, epoch)
+        drawn = castings_evenly(self.side, self.count, self.seed, epoch, good=self.good)
+        return in_batches(drawn, self.batch_size)
+
+    def shares(self, epoch: int) -> list[tuple[Indices, Indices]]:
+        """Return this process's share of each batch: indices into the side, places in the epoch.
+
+        A batch with fewer than two images for each process goes to all of them whole, because
+        batch normalisation needs two.
+        """
+        rank, processes = self.share
+        shares, start = [], 0
+        for batch in self.order(epoch):
+            places = np.arange(start, start + len(batch))
+            own = slice(rank, None, processes) if len(batch) >= 2 * processes else slice(None)
+            shares.append((batch[own], places[own]))
+            start += len(batch)
+        return shares
+
+
+@dataclass(frozen=True)
+class Feed(Epochs):
+    """A side as augmented batches, epoch by epoch."""
+
     augmenter: Augmenter
 
-    def batches(self, epoch: int) -> Iterator[tuple[Images, Targets]]:
-        """Yield the epoch's batches, each made by a thread a few batches before it is asked."""
+    def batches(self, epoch: int) -> Iterator[tuple[Inputs, Targets]]:
+        """Yield float32 [B, S, S] and targets, each made by a thread a few batches ahead."""
 
-        def make(batch: Indices) -> tuple[Images, Targets]:
-            return self.augmenter.batch(self.images[batch], epoch, batch), self.targets[batch]
+        def make(share: tuple[Indices, Indices]) -> tuple[Inputs, Targets]:
+            batch, places = share
+            pictures, targets = self.side.pictures(batch), self.side.targets[batch]
+            return self.augmenter.batch(pictures, targets, epoch, places)
 
-        chosen = epoch_batches(len(self.images), self.batch_size, self.seed, epoch)
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            waiting = [pool.submit(make, batch) for batch in chosen[:_AHEAD]]
-            try:
-                for following in range(_AHEAD, _AHEAD + len(chosen)):
-                    yield waiting.pop(0).result()
-                    if following < len(chosen):
-                        waiting.append(pool.submit(make, chosen[following]))
-            finally:
-                for future in waiting:
-                    future.cancel()
+        return ahead(make, self.shares(epoch))
+
+
+def ahead(make: Callable[[Item], Made], items: Sequence[Item]) -> Generator[Made, None, None]:
+    """Yield what a thread makes of each item, a few items before it is asked for."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        waiting = [pool.submit(make, item) for item in items[:_AHEAD]]
+        try:
+            for following in range(_AHEAD, _AHEAD + len(items)):
+                yield waiting.pop(0).result()
+                if following < len(items):
+                    waiting.append(pool.submit(make, items[following]))
+        finally:
+            for future in waiting:
+                future.cancel()

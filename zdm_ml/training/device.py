@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,30 +15,40 @@ from zdm_ml.errors import ConfigError
 
 Precision = Literal["fp32", "bf16"]
 
+log = logging.getLogger(__name__)
+
 
 def choose_device(text: str) -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:<n>`; `auto` prefers a GPU.
 
-    A device that this machine lacks raises `ConfigError`.
+    A device that this machine lacks, or that training does not support, gives way to the CPU with
+    a warning; text that names no device raises `ConfigError`.
     """
     if text == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(text)
     except RuntimeError as error:
-        raise _unusable(text, "it is no device") from error
+        raise ConfigError(
+            f"train.device: {text!r} is no device",
+            hint="set train.device to auto, cpu, cuda or cuda:<n> in params.yaml",
+        ) from error
     if device.type not in ("cpu", "cuda"):
-        raise _unusable(text, "only cpu and cuda are supported")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise _unusable(text, f"this machine has {torch.cuda.device_count()} usable GPUs")
+        return _instead_of(text, "only cpu and cuda are supported")
+    # torch wraps an index above 127 round to a negative one.
+    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
+        return _instead_of(text, f"this machine has {torch.cuda.device_count()} usable GPUs")
     return device
 
 
-def choose_precision(text: str, device: torch.device) -> Precision:
-    """Return the precision for `auto`, `fp32` or `bf16`; `auto` is bf16 on a GPU that has it."""
+def choose_precision(text: str, device: torch.device, *, gains: bool = True) -> Precision:
+    """Return the precision for `auto`, `fp32` or `bf16`.
+
+    `auto` is bf16 where the device computes in it (a CPU with AVX512-BF16 or AMX, a GPU from
+    Ampere on); on a CPU only for a model that `gains` by it.
+    """
     if text == "auto":
-        capable = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if capable else "fp32"
+        return "bf16" if _computes_bf16(device, gains) else "fp32"
     if text == "fp32":
         return "fp32"
     if text == "bf16":
@@ -81,8 +92,13 @@ def repeatable(device: torch.device) -> Iterator[None]:
         memory.fill_uninitialized_memory = fill_before
 
 
-def _unusable(text: str, why: str) -> ConfigError:
-    return ConfigError(
-        f"train.device: {text!r} cannot be used: {why}",
-        hint="set train.device to auto, cpu, cuda or cuda:<n> in params.yaml",
-    )
+def _computes_bf16(device: torch.device, gains: bool) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    found = torch.cpu.get_capabilities()
+    return gains and bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def _instead_of(text: str, why: str) -> torch.device:
+    log.warning("train.device: %r cannot be used (%s): training on the CPU", text, why)
+    return torch.device("cpu")

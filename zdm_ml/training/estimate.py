@@ -35,6 +35,7 @@ class Job:
     images: int
     val_images: int
     batch_size: int
+    recipe: str = "reference"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def estimate_seconds(jobs: Sequence[Job], *, budget: float = 8.0) -> dict[str, f
     family's if there is one. Right within a factor of two; rather too long than too short, as
     the steps are cold.
     """
-    work = {job.model_name: flops(job.model_name, job.input_size) for job in jobs}
+    work = {job.model_name: flops(job.model_name, job.input_size, job.recipe) for job in jobs}
     speedup = torch.get_num_threads() ** _SCALING
     costs = _costs(sorted(jobs, key=lambda job: work[job.model_name]), work, budget)
     return {job.model_name: _total(job, costs[job.model_name]) / speedup for job in jobs}
@@ -105,7 +106,7 @@ def _time_step(job: Job) -> _Cost:
 def _net(job: Job) -> nn.Module:
     # Random weights would take longer to draw than the step to run; small ones alike do as well.
     with torch.device("meta"):
-        net = zoo.build(job.model_name, job.input_size)
+        net = zoo.build(job.model_name, job.input_size, recipe=job.recipe)
     net.to_empty(device="cpu")
     for tensor in net.state_dict().values():
         tensor.fill_(1e-2 if tensor.is_floating_point() else 0)

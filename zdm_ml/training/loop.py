@@ -1,51 +1,38 @@
-"""The training loop: Adam, one learning rate per epoch, the best epoch by validation loss."""
+"""The training loop: a recipe's epochs, a checkpoint after each, the kept epoch at the end."""
 
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from zdm_ml.data.augment import Augmenter
+from zdm_ml.data.pasting import draw_patches
 from zdm_ml.errors import TrainingError
+from zdm_ml.models import zoo
 from zdm_ml.models.transfer import train_mode
-from zdm_ml.params import Recipe, TrainParams
+from zdm_ml.params import Recipe
 from zdm_ml.training import checkpoint as checkpoints
-from zdm_ml.training.batches import Feed
+from zdm_ml.training.batches import Feed, castings_evenly
 from zdm_ml.training.device import choose_precision, repeatable, seed_everything
-from zdm_ml.training.steps import (
-    Classifier,
-    Images,
-    OnStep,
-    Targets,
-    Ticker,
-    train_one_epoch,
-    validate,
-)
+from zdm_ml.training.features import FeatureFeed
+from zdm_ml.training.frozen import FeatureCache, FeatureSide, halve
+from zdm_ml.training.micro_batches import MicroBatches
+from zdm_ml.training.parallel import ALONE, Processes
+from zdm_ml.training.sides import Side
+from zdm_ml.training.state import EpochRecord, State, begin, signature
+from zdm_ml.training.steps import Classifier, OnStep, Ticker, train_one_epoch, validate
+
+__all__ = ["CURVE_IMAGES", "Curve", "EpochRecord", "TrainResult", "train"]
 
 log = logging.getLogger(__name__)
 
-Tensors = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One epoch, counted from 1; losses are means per image, `seconds` includes validation."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-    learning_rate: float
-    images_per_second: float
-    seconds: float
+CURVE_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -57,172 +44,210 @@ class TrainResult:
     resumed_after: int
 
 
-@dataclass
-class _State:
-    """All that a killed training needs to go on."""
+@dataclass(frozen=True)
+class Curve:
+    """Validation loss and accuracy per epoch, found by other nets: for one with none held out."""
 
-    net: nn.Module
-    optimizer: torch.optim.Adam
-    scheduler: torch.optim.lr_scheduler.ExponentialLR
-    best: Tensors = field(default_factory=dict)
-    best_epoch: int = 0
-    history: list[EpochRecord] = field(default_factory=list)
+    losses: Sequence[float]
+    accuracies: Sequence[float]
 
-    def keep(self, record: EpochRecord) -> None:
-        """Add an epoch and, when its validation loss is the lowest so far, remember its net."""
-        lowest = min((past.val_loss for past in self.history), default=math.inf)
-        self.history.append(record)
-        if record.val_loss < lowest:
-            self.best_epoch = record.epoch
-            self.best = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
 
-    def to_dict(self, signature: dict[str, Any]) -> dict[str, Any]:
-        """Return what `restore` takes; a best epoch that is the last one is not stored twice."""
-        return {
-            "signature": signature,
-            "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "best": None if self.best_epoch == len(self.history) else self.best,
-            "best_epoch": self.best_epoch,
-            "history": [asdict(record) for record in self.history],
-        }
+@dataclass(frozen=True)
+class _Training:
+    """What does not change from epoch to epoch; `learner` is the classifier as processes share it.
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to the end of the epoch that `state` was saved after."""
-        self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.best = state["net"] if state["best"] is None else state["best"]
-        self.best_epoch = state["best_epoch"]
-        self.history = [EpochRecord(**record) for record in state["history"]]
+    Batches and validation have limits of their own to how many images pass at once.
+    """
+
+    classifier: Classifier
+    learner: Classifier
+    state: State
+    feed: Feed | FeatureFeed
+    judge: Side | FeatureSide | Curve
+    recipe: Recipe
+    processes: Processes
+    learning: MicroBatches
+    judging: MicroBatches
+    on_step: OnStep
+
+    def epoch(self, number: int) -> EpochRecord:
+        """Train and validate an epoch."""
+        started = time.perf_counter()
+        feed, processes = self.feed, self.processes
+        # Per epoch, so that dropout after a resume draws what it would have drawn.
+        seed_everything(processes.seed(feed.seed * 1_000_003 + number))
+        train_mode(self.learner.net)
+        rate = float(self.state.scheduler.get_last_lr()[0])
+        train_loss = train_one_epoch(
+            self.learner,
+            feed.batches(number),
+            self.state.update,
+            Ticker(self.on_step, feed.count, number),
+            self.recipe.label_smoothing,
+            micro=self.learning,
+            processes=processes,
+            sizes=None if processes.alone else map(len, feed.order(number)),
+        )
+        trained = time.perf_counter()
+        val_loss, val_accuracy = self._validate(number)
+        return EpochRecord(
+            epoch=number,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            learning_rate=rate,
+            images_per_second=feed.count / (trained - started),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _validate(self, number: int) -> tuple[float, float]:
+        """Return loss and accuracy, of the leading process for all."""
+        if isinstance(self.judge, Curve):
+            return self.judge.losses[number - 1], self.judge.accuracies[number - 1]
+        found = (0.0, 0.0)
+        if self.processes.leads:
+            judged = replace(self.classifier, net=self.state.judged)
+            found = validate(judged, self.judge, number, self.judging)
+        loss, accuracy = self.processes.told(found, self.classifier.device)
+        return loss, accuracy
 
 
 def train(
     name: str,
     net: nn.Module,
-    train_images: Images,
-    train_targets: Targets,
-    val_images: Images,
-    val_targets: Targets,
+    learn: Side,
+    judge: Side | Curve,
     *,
     recipe: Recipe,
-    params: TrainParams,
+    precision: str,
     seed: int,
     device: torch.device,
     checkpoint: Path | None = None,
+    features: FeatureCache | None = None,
+    processes: Processes = ALONE,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
     on_step: OnStep = lambda done, total, epoch: None,
 ) -> TrainResult:
-    """Train the parameters of `net` that require a gradient; leave the best epoch's net in it.
+    """Train the parameters of `net` that require a gradient; leave the kept epoch's net in it.
 
-    Images are uint8 [N, S, S] of the net's input size, targets int64 [N] (1 = defect).
-    `on_step(done, total, epoch)` counts the images of one epoch and is called at most five times
-    per second. With `checkpoint`, a killed training goes on at its epoch and ends, on a CPU with
-    as many threads, with the same bits; `on_epoch` sees only the epochs trained here. The caller
-    removes the checkpoint once it has saved the net. Raises `TrainingError` on too few images,
-    on nothing to train and on a loss that is not finite.
+    `learn` is trained on, `judge` is validated on after each epoch, unless it is the curve of
+    other nets; images are uint8 [N, S, S] of the net's input size. `on_step(done, total, epoch)`
+    counts the images of one epoch and is called at most five times per second. With `checkpoint`,
+    a killed training goes on at its epoch and ends, on a CPU with as many threads, with the same
+    bits; `on_epoch` sees only the epochs trained here. The caller removes the checkpoint once it
+    has saved the net. With `features` those of a frozen trunk are computed once and cached. Each of
+    several `processes`, which the caller has joined, calls this with the same arguments and gets
+    the same net; the leading one alone calls `on_epoch` and `on_step` and writes the checkpoint,
+    all read it. Raises `TrainingError` on too few images, on nothing to train, on a loss that is
+    not finite and when a single image does not fit in memory.
     """
-    _check(name, net, train_images, val_images)
-    classifier = _place(name, net, train_images.shape[-1], params, device)
-    signature = _signature(classifier, recipe, params, seed, len(train_images), len(val_images))
-    state = _begin(classifier, recipe, checkpoint, signature)
-    resumed_after = len(state.history)
-    with repeatable(device), Augmenter(params.augment, seed) as augmenter:
-        feed = Feed(train_images, train_targets, params.batch_size, seed, augmenter)
+    _check(name, net, learn, judge)
+    net = processes.synchronised(net, device)
+    classifier = _place(name, net, recipe, precision, device)
+    held_out = len(judge) if isinstance(judge, Side) else 0
+    facts = signature(classifier, recipe, seed, len(learn), held_out)
+    patches = draw_patches(learn.size) if recipe.augment.paste else ()
+    with (
+        repeatable(device),
+        Augmenter(recipe.augment, seed, patches, mean=recipe.mean, std=recipe.std) as augmenter,
+    ):
+        feed = _feed(learn, recipe, seed, augmenter, processes)
+        if recipe.keep == "last" and isinstance(judge, Side):
+            judge = _sample(judge, seed)
+        classifier, shown, judged = _halved(classifier, feed, judge, recipe, features)
+        state = begin(classifier, recipe, len(shown.order(1)), checkpoint, facts)
+        resumed_after = len(state.history)
+        processes.agree(name, {**facts, "epochs": resumed_after}, device)
+        training = _Training(
+            classifier,
+            replace(classifier, net=processes.shared(classifier.net, device)),
+            state,
+            shown,
+            judged,
+            recipe,
+            processes,
+            MicroBatches(name, alone=processes.alone),
+            MicroBatches(name),
+            on_step if processes.leads else lambda done, total, epoch: None,
+        )
         for epoch in range(resumed_after + 1, recipe.epochs + 1):
-            record = _one_epoch(classifier, state, feed, val_images, val_targets, epoch, on_step)
-            state.keep(record)
+            record = training.epoch(epoch)
+            state.keep_epoch(record)
+            if not processes.leads:
+                continue
             if checkpoint:
-                checkpoints.save(checkpoint, state.to_dict(signature))
+                checkpoints.save(checkpoint, state.to_dict(facts))
             on_epoch(record)
-    net.load_state_dict(state.best)
+    classifier.net.load_state_dict(state.best)
+    processes.spread(net)
     net.eval()
     return TrainResult(state.best_epoch, state.history, resumed_after)
 
 
-def _one_epoch(
-    classifier: Classifier,
-    state: _State,
-    feed: Feed,
-    val_images: Images,
-    val_targets: Targets,
-    epoch: int,
-    on_step: OnStep,
-) -> EpochRecord:
-    started = time.perf_counter()
-    # Per epoch, so that dropout after a resume draws what it would have drawn.
-    seed_everything(feed.seed * 1_000_003 + epoch)
-    train_mode(classifier.net)
-    ticker = Ticker(on_step, len(feed.images), epoch)
-    train_loss = train_one_epoch(classifier, state.optimizer, feed.batches(epoch), ticker)
-    trained = time.perf_counter()
-    val_loss, val_accuracy = validate(classifier, val_images, val_targets, epoch)
-    rate = float(state.scheduler.get_last_lr()[0])
-    state.scheduler.step()
-    return EpochRecord(
-        epoch=epoch,
-        train_loss=train_loss,
-        val_loss=val_loss,
-        val_accuracy=val_accuracy,
-        learning_rate=rate,
-        images_per_second=len(feed.images) / (trained - started),
-        seconds=time.perf_counter() - started,
-    )
+def _sample(judge: Side, seed: int) -> Side:
+    """Return a few images of every casting: enough for a curve that decides nothing."""
+    if len(judge) <= CURVE_IMAGES:
+        return judge
+    chosen = castings_evenly(judge, CURVE_IMAGES, seed, 0)
+    return Side(judge.images, judge.places[chosen], judge.targets[chosen], judge.castings[chosen])
 
 
 def _place(
-    name: str, net: nn.Module, size: int, params: TrainParams, device: torch.device
+    name: str, net: nn.Module, recipe: Recipe, precision: str, device: torch.device
 ) -> Classifier:
-    net.to(device)
-    if device.type == "cuda":
-        net.to(memory_format=torch.channels_last)
-    precision = choose_precision(params.precision, device)
-    return Classifier(name, net, device, precision, size, params.mean, params.std)
+    # A tensor that is channels_last makes every convolution after it run in that layout.
+    net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    gains = name not in zoo.MODEL_NAMES or zoo.architecture(name).gains_bf16
+    chosen = choose_precision(precision, device, gains=gains)
+    shape = (recipe.input_size, recipe.mean, recipe.std, recipe.standardise)
+    return Classifier(name, net, device, chosen, *shape)
 
 
-def _begin(
-    classifier: Classifier, recipe: Recipe, checkpoint: Path | None, signature: dict[str, Any]
-) -> _State:
-    net = classifier.net
-    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(
-        trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+def _feed(
+    learn: Side, recipe: Recipe, seed: int, augmenter: Augmenter, processes: Processes
+) -> Feed:
+    if processes.leads and recipe.batch_size < 2 * processes.count:
+        log.warning(
+            "batches of %d images are too small for %d processes: each takes them whole, and none"
+            " of them saves time",
+            recipe.batch_size,
+            processes.count,
+        )
+    return Feed(
+        learn,
+        recipe.sampling,
+        recipe.images_per_epoch,
+        recipe.batch_size,
+        seed,
+        augmenter,
+        # After pasting, half of what the net sees is good.
+        good=min(1.0, 0.5 / (1 - recipe.augment.paste)),
+        share=(processes.rank, processes.count),
     )
-    state = _State(net, optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, recipe.gamma))
-    if checkpoint and (saved := checkpoints.load(checkpoint, signature)):
-        state.restore(saved)
-        done = len(state.history)
-        log.info("%s: goes on after epoch %d of %d", classifier.name, done, recipe.epochs)
-    return state
 
 
-def _signature(
+def _halved(
     classifier: Classifier,
+    feed: Feed,
+    judge: Side | Curve,
     recipe: Recipe,
-    params: TrainParams,
-    seed: int,
-    *counts: int,
-) -> dict[str, Any]:
-    """Return what must be equal for a checkpoint to fit: a guard beside the caller's file name."""
-    net = classifier.net
-    return {
-        "name": classifier.name,
-        "precision": classifier.precision,
-        "seed": seed,
-        "images": list(counts),
-        "recipe": asdict(recipe),
-        "params": {key: value for key, value in asdict(params).items() if key != "device"},
-        "tensors": {key: list(value.shape) for key, value in net.state_dict().items()},
-        "trainable": [key for key, value in net.named_parameters() if value.requires_grad],
-        "input_size": classifier.input_size,
-    }
+    features: FeatureCache | None,
+) -> tuple[Classifier, Feed | FeatureFeed, Side | FeatureSide | Curve]:
+    """Return what trains: a net on pictures or, where that gains, its tail on cached features."""
+    judged = judge if isinstance(judge, Side) else None
+    # Processes share batches of pictures; each would have to look at all of them.
+    alone = feed.share[1] == 1
+    halved = halve(classifier, feed, judged, recipe, features) if features and alone else None
+    if halved is None:
+        return classifier, feed, judge
+    return halved.classifier, halved.feed, halved.judge or judge
 
 
-def _check(name: str, net: nn.Module, train_images: Images, val_images: Images) -> None:
-    if len(train_images) < 2 or len(val_images) < 1:
+def _check(name: str, net: nn.Module, learn: Side, judge: Side | Curve) -> None:
+    judged = len(judge) if isinstance(judge, Side) else 1
+    if len(learn) < 2 or judged < 1:
         raise TrainingError(
-            f"{name}: {len(train_images)} images to train on and {len(val_images)} to validate;"
+            f"{name}: {len(learn)} images to train on and {judged} to validate;"
             " it needs at least 2 and 1",
             hint="import more images, or raise split.train_limit and split.holdout_limit",
         )

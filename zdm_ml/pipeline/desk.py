@@ -1,0 +1,47 @@
+"""One training alone at a desk: a folder that predicts, beside the pipeline's outs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zdm_ml.data.manifest import read_manifest
+from zdm_ml.errors import PipelineError
+from zdm_ml.evaluation.scoring import score_rows
+from zdm_ml.files import write_json
+from zdm_ml.models.net import load_net
+from zdm_ml.pipeline.evaluate_stage import calibrated
+from zdm_ml.pipeline.reporter import Show
+from zdm_ml.pipeline.stages import Context
+from zdm_ml.pipeline.train_stage import train_into
+from zdm_ml.training.device import choose_device
+from zdm_ml.training.loop import TrainResult
+
+DECISION_FILE = "decision.json"
+
+
+def train_alone(context: Context, name: str, out: Path, show: Show) -> TrainResult:
+    """Train one model into `out`: the net, `history.csv` and `decision.json` with its threshold.
+
+    The threshold comes from castings that the net was not trained on, as in stage `evaluate`.
+    """
+    if not context.paths["manifest"].is_file():
+        raise PipelineError(
+            f"{context.paths['manifest']} is missing: no image is on a side yet",
+            hint="`dvc repro split` makes it",
+        )
+    result = train_into(context, name, out, out / "history.csv", show)
+    if context.settings.rank > 0:  # of several processes the leading one writes
+        return result
+    manifest = read_manifest(context.paths["manifest"])
+    rows = [row for row in manifest if row.split in ("val", "calibration")]
+    device = choose_device(context.params.train.device)
+    scores = score_rows(
+        load_net(out, device),
+        rows,
+        context.paths["castings"],
+        batch_size=context.params.evaluate.batch_size,
+        max_pixels=context.params.audit.max_pixels,
+    )
+    calibration, _ = calibrated(context, out, rows, scores)
+    write_json(out / DECISION_FILE, calibration.as_decision())
+    return result

@@ -1,0 +1,200 @@
+"""Batches augmented on the device that trains, with the draws that augment them on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from zdm_ml.data.augment import (
+    Places,
+    Reals,
+    draws,
+    lighting_tables,
+    pasted_patches,
+    warp_matrices,
+)
+from zdm_ml.data.pasting import Patch
+from zdm_ml.params import AugmentParams
+from zdm_ml.training.batches import Epochs, ahead
+from zdm_ml.training.device_images import DeviceImages, in_host_memory
+from zdm_ml.training.sides import Indices, Targets
+
+# The field of `Draws`, and what the CPU spreads it to before it goes on linearly.
+_CELLS = 4
+_FINE = 4 * _CELLS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the CPU decides about B images, in host memory that the device can read by itself.
+
+    `staged` is from `DeviceImages.stage`; `warps` [B, 2, 3] lead from target pixels to the
+    coordinates of `grid_sample`; `fields` [B, 4, 4] are deviations of light; `patches` [B] number
+    patches, the last of which shows nothing; `tables` [B, 256] normalise grey levels.
+    """
+
+    staged: torch.Tensor
+    warps: torch.Tensor
+    fields: torch.Tensor
+    patches: torch.Tensor
+    tables: torch.Tensor
+    targets: torch.Tensor
+
+
+class DeviceAugmenter:
+    """Shows what an `Augmenter` shows, from images that are on a device, a batch at a time.
+
+    `plan` needs the CPU alone and may run in another thread. `make` queues work for the device and
+    reads nothing back, so a GPU never waits for the CPU. Before brightness and contrast some grey
+    levels differ by one from an `Augmenter`'s: few, but every seventh beside an OpenCV older than
+    5, which interpolates at thirty-seconds of a pixel.
+    """
+
+    def __init__(
+        self,
+        params: AugmentParams,
+        seed: int,
+        images: DeviceImages,
+        patches: Sequence[Patch] = (),
+        *,
+        mean: float = 0.0,
+        std: float = 1.0,
+    ) -> None:
+        self.images = images
+        self._params = params
+        self._seed = seed
+        self._count = len(patches)
+        self._mean, self._std = mean, std
+        device = images.device
+        self._dense = _dense(patches, images.size, device) if params.paste and patches else None
+        self._spread = torch.from_numpy(_spread(images.size)).to(device)
+        self._pixels = torch.arange(images.size, dtype=torch.float32, device=device)
+
+    def batch(
+        self, rows: Indices, targets: Targets, epoch: int, places: Places
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what `Augmenter.batch` returns of the images `rows` [B], on the device."""
+        return self.make(self.plan(rows, targets, epoch, places))
+
+    def plan(self, rows: Indices, targets: Targets, epoch: int, places: Places) -> Plan:
+        """Decide about the images `rows` [B], which are at `places` [B] in the epoch."""
+        params, images = self._params, self.images
+        drawn = draws(self._seed, epoch, places)
+        warps = warp_matrices(params, drawn.uniform, images.size)
+        levels = lighting_tables(params, drawn.uniform, images.host[rows])
+        pasted = pasted_patches(params, drawn.uniform, targets, self._count)
+        send = partial(in_host_memory, device=images.device)
+        return Plan(
+            images.stage(rows),
+            warps=send(_grid_warps(warps, images.size).astype(np.float32)),
+            fields=send((params.lighting * drawn.field).astype(np.float32)),
+            patches=send(np.where(pasted >= 0, pasted, self._count)),
+            tables=send(((levels / 255 - self._mean) / self._std).astype(np.float32)),
+            targets=send(np.where(pasted >= 0, 1, targets)),
+        )
+
+    def make(self, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return normalised pictures, float32 [B, S, S], and targets, int64 [B], on the device."""
+        levels = self._warped(self.images.unstage(plan.staged), self._sent(plan.warps))
+        if self._dense is not None:
+            levels = _pasted(levels, *self._dense, self._sent(plan.patches))
+        if self._params.lighting:
+            levels = self._shaded(levels, self._sent(plan.fields))
+        found = self._sent(plan.tables).gather(1, levels.flatten(1).long())
+        return found.view_as(levels), self._sent(plan.targets)
+
+    def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.images.device, non_blocking=True)
+
+    def _warped(self, pictures: torch.Tensor, warps: torch.Tensor) -> torch.Tensor:
+        """Return grey levels, float32 [B, S, S].
+
+        The grid is summed rather than multiplied as in `affine_grid`: where matrix products are
+        allowed TF32, that would move pixels.
+        """
+        pixels = self._pixels[None, :, None]
+        across = pixels * warps[:, None, :, 0] + warps[:, None, :, 2]
+        down = pixels * warps[:, None, :, 1]
+        warped = functional.grid_sample(
+            pictures.unsqueeze(1).float(),
+            across[:, None, :] + down[:, :, None],
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=False,
+        )
+        return warped.squeeze(1).round_()
+
+    def _shaded(self, levels: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
+        light = 1 + self._spread @ fields @ self._spread.T
+        return (levels * light).round_().clamp_(0, 255)
+
+
+@dataclass(frozen=True)
+class DeviceFeed(Epochs):
+    """A side as augmented batches on a device, in the order of a `Feed` of the same side.
+
+    The augmenter's images are the array that the side's places refer to.
+    """
+
+    augmenter: DeviceAugmenter
+
+    def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield float32 [B, S, S] and targets, each planned by a thread a few batches ahead."""
+
+        def plan(share: tuple[Indices, Indices]) -> Plan:
+            batch, places = share
+            rows, targets = self.side.places[batch], self.side.targets[batch]
+            return self.augmenter.plan(rows, targets, epoch, places)
+
+        with closing(ahead(plan, self.shares(epoch))) as plans:
+            yield from map(self.augmenter.make, plans)
+
+
+def _grid_warps(warps: Reals, size: int) -> Reals:
+    """Turn matrices to source pixels into matrices to where `grid_sample` finds these.
+
+    Without `align_corners` the middle of pixel i is at (2 i + 1) / size - 1.
+    """
+    scaled = warps * 2 / size
+    scaled[:, :, 2] += 1 / size - 1
+    return scaled
+
+
+def _spread(size: int) -> npt.NDArray[np.float32]:
+    """Return the matrix A [size, 4] for which A @ field @ A.T is the field as the CPU spreads it.
+
+    OpenCV interpolates rows and columns apart; so column k is what it makes of the k-th unit row.
+    """
+    columns = []
+    for unit in np.eye(_CELLS, dtype=np.float32):
+        fine = cv2.resize(np.tile(unit, (_CELLS, 1)), (_FINE, _FINE), interpolation=cv2.INTER_CUBIC)
+        smooth = cv2.resize(fine, (size, size), interpolation=cv2.INTER_LINEAR)
+        columns.append(smooth[0])
+    return np.stack(columns, 1).astype(np.float32)
+
+
+def _dense(
+    patches: Sequence[Patch], size: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cover and level of every patch and of none, float16 [K + 1, S, S]."""
+    cover, level = np.zeros((2, len(patches) + 1, size, size), np.float16)
+    for at, patch in enumerate(patches):
+        cover[at, patch.rows, patch.columns] = patch.cover
+        level[at, patch.rows, patch.columns] = patch.level
+    return torch.from_numpy(cover).to(device), torch.from_numpy(level).to(device)
+
+
+def _pasted(
+    levels: torch.Tensor, cover: torch.Tensor, level: torch.Tensor, patches: torch.Tensor
+) -> torch.Tensor:
+    """Paint a patch on every picture: painting nothing on most costs less than picking some."""
+    covers, paint = cover.index_select(0, patches), level.index_select(0, patches)
+    return (levels + covers.float() * (paint.float() - levels)).trunc_()

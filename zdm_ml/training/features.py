@@ -1,0 +1,249 @@
+"""Features of a frozen trunk: computed once per view, kept on disk, trained on every epoch."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from zdm_ml.files import sha256_json, write_bytes
+from zdm_ml.models.scoring import InputSpec, preprocess, to_input
+from zdm_ml.models.trunk import SplitNet
+from zdm_ml.training.batches import Inputs
+from zdm_ml.training.device import Precision, autocast
+from zdm_ml.training.sides import Images, Indices, Side, Targets
+
+log = logging.getLogger(__name__)
+
+Features = npt.NDArray[np.floating[Any]]
+Pictures = Callable[[int, Indices], tuple[Images | Inputs, Targets]]
+"""From a view's number and places [B] to grey [B, S, S], uint8 or normalised, and targets [B]."""
+
+_BATCH = 32  # images per forward pass: more are no faster on a CPU
+# Images per file: what has to be in memory at once, and what a killed run computes again.
+_PIECE = 256
+# Bytes of the disk that are left to other programs.
+_SPARE = 1 << 28
+# Part of every key; another number when the same inputs give other features.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class View:
+    """Every image of a side once: features, and targets, in pieces of `_PIECE` images."""
+
+    pieces: Sequence[tuple[Features, Targets]]
+
+    def __len__(self) -> int:
+        return sum(len(targets) for _, targets in self.pieces)
+
+    def batch(self, chosen: Indices) -> tuple[npt.NDArray[np.float32], Targets]:
+        """Return float32 features [B, ...] and int64 targets [B] of the chosen images."""
+        return _batch([(self, image) for image in chosen])
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """All that features depend on: a trunk, the preprocessing before it, `count` images.
+
+    `pictures` shows them. `facts` decide what it shows: the side's digest, the augmentation's
+    parameters, the seed; anything that JSON takes.
+    """
+
+    net: SplitNet
+    spec: InputSpec
+    pictures: Pictures
+    count: int
+    facts: Mapping[str, Any]
+    device: torch.device
+    precision: Precision = "fp32"
+
+    def key(self) -> str:
+        """Return what is equal for equal features of equal pictures, as a folder's name."""
+        spec = self.spec
+        content = {
+            "version": [_VERSION, _PIECE],
+            "net": [self.net.name, self.net.strategy, self.net.trunk_digest()],
+            "input": [spec.input_size, spec.mean, spec.std, spec.standardise],
+            "pictures": [self.count, dict(self.facts)],
+            "computed": [self.device.type, self.precision],
+        }
+        return f"{self.net.name}-{sha256_json(content)[:32]}"
+
+    @torch.inference_mode()
+    def features(self, pictures: Images | Inputs) -> npt.NDArray[np.float32]:
+        """Return float32 [B, ...] of pictures [B, S, S], from the trunk in eval mode."""
+        grey = torch.from_numpy(pictures).to(self.device).unsqueeze(1)
+        if grey.dtype == torch.uint8:
+            pixels = preprocess(grey, self.spec)
+        else:
+            pixels = to_input(grey, standardise=self.spec.standardise)
+        with autocast(self.device, self.precision):
+            features: npt.NDArray[np.float32] = self.net.features(pixels).cpu().numpy()
+        return features
+
+    def bytes_per_picture(self) -> int:
+        """Return what one picture takes in the cache, which decides how many views fit."""
+        pictures, _ = self.pictures(0, np.zeros(1, np.int64))
+        return _narrow(self.features(pictures)).nbytes
+
+
+def side_digest(side: Side) -> str:
+    """Return the hex sha256 of a side's images and targets, in order."""
+    total = hashlib.sha256(side.targets.tobytes())
+    for start in range(0, len(side), _PIECE):
+        total.update(side.pictures(slice(start, start + _PIECE)).tobytes())
+    return f"{total.hexdigest()}-{side.size}"
+
+
+def cached_features(
+    source: FeatureSource,
+    views: int,
+    folder: Path,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> list[View]:
+    """Return views 0 to `views` - 1, mapped from files in `folder` that are made if need be.
+
+    Each file is whole or not there, so a killed run goes on where it was, and more views add to
+    those there. Processes that want the same features wait for the one that computes them. A
+    damaged file is made again with a warning; on a disk that is full or cannot be written the
+    features stay in memory, with a warning. They are float16, or float32 where they are too
+    large or too small for that. `on_step(done, total)` counts pictures.
+    """
+    shelf = _Shelf(folder / source.key())
+    found = []
+    with _alone(shelf.folder):
+        for view in range(views):
+            pieces = []
+            for start in range(0, source.count, _PIECE):
+                places = np.arange(start, min(start + _PIECE, source.count))
+                pieces.append(shelf.piece(source, view, places))
+                on_step(view * source.count + int(places[-1]) + 1, views * source.count)
+            found.append(View(pieces))
+    return found
+
+
+@dataclass(frozen=True)
+class FeatureFeed:
+    """Views as batches, epoch by epoch, in the place of a `Feed` of the same side.
+
+    `order(epoch)` gives the batches as indices into the side: that feed's. An image starts at a
+    view drawn by `seed` and goes on by one each epoch, and whenever an epoch shows it again. So
+    epochs mix all views, and V epochs that show every image once show each in every view.
+    """
+
+    views: Sequence[View]
+    order: Callable[[int], list[Indices]]
+    seed: int
+
+    @property
+    def count(self) -> int:
+        """How many images an epoch shows."""
+        return sum(map(len, self.order(1)))
+
+    def batches(self, epoch: int) -> Iterator[tuple[npt.NDArray[np.float32], Targets]]:
+        """Yield float32 features [B, ...] and targets of the epoch."""
+        images = len(self.views[0])
+        following = epoch + np.random.default_rng((self.seed, images)).permutation(images)
+        for chosen in self.order(epoch):
+            shown = []
+            for image in chosen:
+                shown.append((self.views[following[image] % len(self.views)], image))
+                following[image] += 1
+            yield _batch(shown)
+
+
+@dataclass
+class _Shelf:
+    """A folder of pieces; what it cannot hold stays in memory."""
+
+    folder: Path
+    writable: bool = True
+
+    def piece(self, source: FeatureSource, view: int, places: Indices) -> tuple[Features, Targets]:
+        """Return a piece from its file, or compute and keep it."""
+        # Facts may miss a change in the code that makes pictures; a sample of them does not.
+        pictures, targets = source.pictures(view, places[:4])
+        sample = hashlib.sha256(pictures.tobytes() + targets.tobytes()).hexdigest()[:16]
+        path = self.folder / f"{view}-{places[0]}-{sample}.npy"
+        return _read(path) or self.keep(path, *_compute(source, view, places))
+
+    def keep(self, path: Path, features: Features, targets: Targets) -> tuple[Features, Targets]:
+        """Move a piece to its file; after a failure nothing is written any more."""
+        try:
+            if self.writable:
+                _write(path, features, targets)
+                return _read(path) or (features, targets)
+        except OSError as error:
+            log.warning("features %s not written: %s; they stay in memory", path, error)
+            self.writable = False
+        return features, targets
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process fills `folder`, if it can be made at all."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # a write that fails says why
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((folder / "lock").open("wb"))
+            fcntl.flock(lock, fcntl.LOCK_EX)  # filelock's way; a bare GPU node has no filelock
+        yield
+
+
+def _compute(source: FeatureSource, view: int, places: Indices) -> tuple[Features, Targets]:
+    features, targets = [], []
+    for start in range(0, len(places), _BATCH):
+        pictures, truth = source.pictures(view, places[start : start + _BATCH])
+        features.append(_narrow(source.features(pictures)))
+        targets.append(truth)
+    return np.concatenate(features), np.concatenate(targets)
+
+
+def _narrow(features: npt.NDArray[np.float32]) -> Features:
+    # bfloat16 is as small, and the logits of the eight nets end 6 to 10 times further off.
+    fits = 2**-8 <= np.abs(features).max() <= np.finfo(np.float16).max
+    return features.astype(np.float16) if fits else features
+
+
+def _batch(shown: Sequence[tuple[View, int]]) -> tuple[npt.NDArray[np.float32], Targets]:
+    rows = [(*view.pieces[image // _PIECE], image % _PIECE) for view, image in shown]
+    features = np.stack([features[row] for features, _, row in rows], dtype=np.float32)
+    return features, np.array([targets[row] for _, targets, row in rows])
+
+
+def _write(path: Path, features: Features, targets: Targets) -> None:
+    """Write features and targets as .npy, one behind the other, and their sha256."""
+    content = io.BytesIO()
+    np.save(content, features)
+    np.save(content, targets)
+    content.write(hashlib.sha256(content.getbuffer()).digest())
+    if shutil.disk_usage(path.parent).free < content.tell() + _SPARE:
+        raise OSError("the disk is full but for a reserve")
+    write_bytes(path, content.getvalue())
+
+
+def _read(path: Path) -> tuple[Features, Targets] | None:
+    """Return the piece at `path`, or None, with a warning if there is one that is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(memoryview(content)[:-32]).digest() != content[-32:]:
+            raise ValueError("its sha256 is not the one at its end")
+        features = np.load(path, mmap_mode="r")
+        return features, np.load(io.BytesIO(content[features.offset + features.nbytes :]))
+    except (OSError, ValueError) as error:
+        log.warning("features %s ignored: %s; they are computed again", path, error)
+        return None
