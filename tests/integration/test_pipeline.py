@@ -99,7 +99,7 @@ def test_a_second_repro_runs_nothing(desk: Desk) -> None:
 
 
 def test_one_models_parameters_rerun_that_model_and_the_comparison(desk: Desk) -> None:
-    desk.set_params(r"(luna: \{input_size: )64", r"\g<1>80")
+    desk.set_params(r"(luna: \{input_size: )64(, transfer)", r"\g<1>80\g<2>")
 
     ran = desk.ran()
 
