@@ -91,6 +91,14 @@ def test_draws_of_a_place_do_not_depend_on_its_company(
         assert (alone.field[0] == together.field[row]).all()
 
 
+def test_no_two_places_of_a_long_epoch_draw_the_same() -> None:
+    drawn = draws(0, 1, np.arange(5000))
+
+    assert len(np.unique(drawn.uniform[:, 0])) == 5000
+    assert len(np.unique(drawn.field[:, 0, 0])) > 4950
+    assert drawn.uniform.min() >= 0 and drawn.uniform.max() < 1
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("batch", [[0, 1, 2], [11, 0], [5], range(3, 12)])
 def test_pixels_do_not_depend_on_batch_or_threads(threads: int, batch: Sequence[int]) -> None:

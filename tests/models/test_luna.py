@@ -82,15 +82,15 @@ def test_modern_luna_looks_at_one_channel(modern: ModernLuna):
 
 
 @torch.inference_mode()
-def test_modern_luna_sees_a_small_defect_wherever_it_is(modern: ModernLuna):
+def test_modern_luna_sees_a_small_defect_wherever_it_is_and_counts_it_once(modern: ModernLuna):
     """In steps of 16 pixels, a cell of the last maps, and out of reach of the padded border."""
-    places = [(144, 144), (144, 160), (160, 144)]
-    images = torch.zeros(len(places), 3, 320, 320)
-    for image, (row, column) in zip(images, places, strict=True):
-        image[:, row : row + 6, column : column + 6] = -30.0
-    even = modern(torch.zeros(1, 3, 320, 320))
+    even = torch.zeros(1, 3, 480, 480)
+    images = even.repeat(4, 1, 1, 1)
+    for number, row, column in [(0, 144, 144), (1, 320, 144), (2, 144, 320)]:
+        for image in (images[number], images[3]):
+            image[:, row : row + 6, column : column + 6] = -30.0
 
     logits = modern(images)
 
-    assert (logits - even).abs().max() > 1e-3
-    torch.testing.assert_close(logits, logits[:1].expand(3, -1), atol=1e-5, rtol=1e-5)
+    assert (logits - modern(even)).abs().max() > 1e-3
+    torch.testing.assert_close(logits, logits[:1].expand(4, -1), atol=1e-5, rtol=1e-5)
