@@ -41,7 +41,9 @@ def main(
     for name in models.split(",") if models else params.models:
         size = params.model(name).input_size
         speeds = [
-            images_per_second(name, size, params.train.batch_size, layout, precision, place)
+            images_per_second(
+                name, size, params.recipe(name, scratch=True).batch_size, layout, precision, place
+            )
             for layout, precision in product(LAYOUTS.values(), PRECISIONS)
         ]
         table.add_row(name, str(size), *(f"{speed:.1f}" for speed in speeds))
