@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 DATA ?=
 PROFILE ?= auto
+ONLY ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -43,8 +44,8 @@ lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## Measure the training engine beside the usual loop
-	$(BIN)/python benchmarks/speed.py
+bench: $(READY)  ## Measure the training engine beside the usual loop; ONLY="same recipe" a part
+	$(BIN)/python benchmarks/speed.py $(if $(ONLY),--only "$(ONLY)")
 
 bench-identity: $(READY)  ## Recognise rendered castings beside image hashes, and time it at scale
 	$(BIN)/python benchmarks/identity.py

@@ -20,6 +20,7 @@ from reference_loop import ImageFile
 
 from zdm_ml.data.manifest import CLASSES, Row, read_manifest
 from zdm_ml.data.resident import resident_array
+from zdm_ml.data.sides import LOCKBOX
 from zdm_ml.data.splits import split_rows
 from zdm_ml.data.synthetic import PARTS_FILE, make_synthetic
 from zdm_ml.files import sha256_file
@@ -29,6 +30,7 @@ from zdm_ml.training.sides import Side
 
 ROOT = Path(__file__).resolve().parents[1]
 REPEATS = 3
+FOLDS = 5
 
 Scale = Literal["toy", "cpu", "cuda"]
 Chosen = TypeVar("Chosen")
@@ -86,11 +88,25 @@ class Bench:
         return replace(found, epochs=epochs or found.epochs, crossfit=0)
 
     def drawn(self, count: int, *splits: str) -> list[Row]:
-        """Return up to `count` rows of sides of the split: half of each class, castings in turn."""
-        rows = [row for row in self.rows if row.split in splits]
-        good, bad = (_in_turn([row for row in rows if row.label == label]) for label in CLASSES)
-        pairs = list(zip(good, bad, strict=False))[: count // 2]
-        return [row for pair in pairs for row in pair]
+        """Return rows of sides of the split: half of each class, castings in turn."""
+        return _drawn([row for row in self.rows if row.split in splits], count)
+
+    def whole(self, split: str) -> list[Row]:
+        """Return all rows of a side of the split."""
+        return [row for row in self.rows if row.split == split]
+
+    def fold(self, number: int, learn: int, judge: int) -> tuple[list[Row], list[Row]]:
+        """Return `learn` and `judge` rows of a fold's two sides, drawn likewise.
+
+        Folds are dealt by casting; nothing of the lockbox is in them.
+        """
+        params = self.params()
+        split = replace(params.split, protocol="kfold", folds=FOLDS, fold=number)
+        open_rows = [row for row in self.rows if row.split != LOCKBOX]
+        rows, _ = split_rows(open_rows, split, params.seed, {})
+        tested = [row for row in rows if row.split == "test"]
+        others = [row for row in rows if row.split in ("train", "val", "calibration")]
+        return _drawn(others, learn), _drawn(tested, judge)
 
     def files(self, rows: Sequence[Row]) -> list[ImageFile]:
         """Return rows as the reference loop takes them."""
@@ -154,6 +170,13 @@ def _row(castings: Path, path: str, part: str) -> Row:
         lighting="",
         issues="",
     )
+
+
+def _drawn(rows: Sequence[Row], count: int) -> list[Row]:
+    """Return `count` rows, fewer where a class has less than half of that."""
+    good, bad = (_in_turn([row for row in rows if row.label == label]) for label in CLASSES)
+    pairs = list(zip(good, bad, strict=False))[: count // 2]
+    return [row for pair in pairs for row in pair]
 
 
 def _in_turn(rows: Sequence[Row]) -> list[Row]:

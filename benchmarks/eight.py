@@ -85,7 +85,7 @@ def all_eight(bench: Bench) -> list[Line]:
 def _work(bench: Bench, profile: str) -> Work:
     models = bench.scaled(toy=("luna", "resnet18"), cpu=zoo.MODEL_NAMES, cuda=zoo.MODEL_NAMES)
     learn, judge, test = (
-        bench.drawn(bench.scaled(toy=8, cpu=cpu, cuda=len(bench.rows)), side)
+        bench.scaled(toy=bench.drawn(8, side), cpu=bench.drawn(cpu, side), cuda=bench.whole(side))
         for side, cpu in (("train", 64), ("val", 32), ("test", 64))
     )
     recipes = {

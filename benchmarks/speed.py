@@ -1,9 +1,10 @@
 """Our training engine beside the reference loop: each figure measured in turns, in one run.
 
 `make bench` prints the table and writes reports/bench.json, a row as soon as it is measured.
-`--only SUBSTRING` measures the figures whose name holds it, and leaves the other rows of the
-report as they are; a whole run drops what it did not measure. `--quick` tries every figure at toy
-size in seconds, for tests: its figures mean nothing, and go to reports/bench-quick.json.
+`--only SUBSTRING`, once or more, measures the figures whose name holds it, and leaves the other
+rows of the report as they are; a whole run drops what it did not measure. `--quick` tries every
+figure at toy size in seconds, for tests: its rows mean nothing, and go to
+reports/bench-quick.json.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from bench import Bench, open_bench
 from eight import all_eight
 from heads import head_only
 from pictures import augmentation, cold_start, faithful
+from race import time_to_errors
 from recording import with_mlflow
 from table import Line, console, show, write
-from trainings import same_recipe, time_to_errors
+from trainings import same_recipe
 
 from zdm_ml.training.device import choose_device
 
@@ -39,15 +41,18 @@ FIGURES: dict[str, Callable[[Bench], list[Line]]] = {
 
 
 def main(
-    only: Annotated[str, typer.Option(help=f"One of: {', '.join(FIGURES)}; or a part.")] = "",
+    only: Annotated[list[str] | None, typer.Option(help=f"Of: {', '.join(FIGURES)}.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Toy sizes, to try the code.")] = False,
     device: Annotated[str, typer.Option()] = "auto",
     report: Annotated[Path | None, typer.Option(help="JSON list of the rows.")] = None,
 ) -> None:
     """Measure ours and the reference in turns, and print both."""
-    chosen = {name: figure for name, figure in FIGURES.items() if only.lower() in name}
+    parts = [part.lower() for part in only or [""]]
+    chosen = {name: it for name, it in FIGURES.items() if any(part in name for part in parts)}
     if not chosen:
-        raise typer.BadParameter(f"no figure's name holds {only!r}: {', '.join(FIGURES)}")
+        raise typer.BadParameter(
+            f"no figure's name holds {' or '.join(parts)!r}: {', '.join(FIGURES)}"
+        )
     report = report or Path("reports", "bench-quick.json" if quick else "bench.json")
     with open_bench(choose_device(device), toy=quick) as bench:
         console.print(f"{bench.source}; {bench.label}", markup=False)
