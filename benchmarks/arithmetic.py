@@ -16,7 +16,7 @@ from trainings import fresh_net
 from zdm_ml.data.manifest import CLASSES
 from zdm_ml.models import zoo
 from zdm_ml.models.zoo import architecture
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 from zdm_ml.training.device import choose_precision
 from zdm_ml.training.loop import Curve, EpochRecord, train
 

@@ -24,8 +24,9 @@ from zdm_ml.data.sides import LOCKBOX
 from zdm_ml.data.splits import split_rows
 from zdm_ml.data.synthetic import PARTS_FILE, make_synthetic
 from zdm_ml.files import sha256_file
-from zdm_ml.params import Params, Recipe, RecipeName, parse_params
+from zdm_ml.params import Params, parse_params
 from zdm_ml.pipeline.profiles import overlay
+from zdm_ml.recipes import Recipe, RecipeName
 from zdm_ml.training.sides import Side
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,7 +23,7 @@ from zdm_ml.evaluation.metrics import metrics, weighted_cost
 from zdm_ml.evaluation.selection import Candidate, select
 from zdm_ml.evaluation.thresholds import choose_threshold
 from zdm_ml.models import zoo
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 from zdm_ml.training.crossfit import score_side
 from zdm_ml.training.sides import Side
 

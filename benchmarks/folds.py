@@ -36,7 +36,8 @@ from zdm_ml.evaluation.castings import group
 from zdm_ml.evaluation.metrics import roc_auc
 from zdm_ml.evaluation.thresholds import choose_threshold
 from zdm_ml.models import zoo
-from zdm_ml.params import Params, Recipe, parse_params
+from zdm_ml.params import Params, parse_params
+from zdm_ml.recipes import Recipe
 from zdm_ml.training.crossfit import cross_fit, score_side
 from zdm_ml.training.device import seed_everything
 from zdm_ml.training.loop import Curve, TrainResult, train

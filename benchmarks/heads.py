@@ -18,7 +18,7 @@ from trainings import errors_of, fresh_net, run_engine
 
 from zdm_ml.data.manifest import Row
 from zdm_ml.models.transfer import apply_transfer
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 from zdm_ml.training.frozen import FeatureCache
 
 MODEL = "resnet18"

@@ -25,7 +25,8 @@ from torch.nn import functional
 from zdm_ml.data.manifest import CLASSES
 from zdm_ml.models import zoo
 from zdm_ml.models.scoring import to_input
-from zdm_ml.params import Recipe, load_params
+from zdm_ml.params import load_params
+from zdm_ml.recipes import Recipe
 from zdm_ml.training.device import Precision, autocast, choose_device, repeatable, seed_everything
 from zdm_ml.training.optimization import make_optimizer
 

@@ -25,7 +25,7 @@ from zdm_ml.data.manifest import Row
 from zdm_ml.data.pasting import PATCHES, draw_patches
 from zdm_ml.data.resident import resident_array
 from zdm_ml.models.scoring import to_input
-from zdm_ml.params import Recipe, RecipeName
+from zdm_ml.recipes import Recipe, RecipeName
 from zdm_ml.training.batches import Feed
 from zdm_ml.training.device_feed import DeviceAugmenter, DeviceFeed
 from zdm_ml.training.device_images import DeviceImages

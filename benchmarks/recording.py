@@ -20,7 +20,7 @@ from table import Line, compare, in_turns, seconds
 from trainings import fresh_net, run_engine
 
 from zdm_ml.files import sha256_json
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 from zdm_ml.registry.connection import connect
 from zdm_ml.registry.runs import Training, find_nested, start_parent
 from zdm_ml.registry.tracking import Tracking

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from zdm_ml.models.transfer import train_mode
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 
 WORKERS = 2
 

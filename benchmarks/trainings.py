@@ -14,7 +14,7 @@ from torch import nn
 
 from zdm_ml.data.manifest import CLASSES
 from zdm_ml.models import zoo
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 from zdm_ml.training.device import seed_everything
 from zdm_ml.training.frozen import FeatureCache
 from zdm_ml.training.loop import EpochRecord, TrainResult, train

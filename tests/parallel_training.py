@@ -15,7 +15,7 @@ from recipes import PLAIN, RICH
 from torch import nn
 
 from zdm_ml.errors import TrainingError
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 from zdm_ml.training.loop import EpochRecord, TrainResult, train
 from zdm_ml.training.parallel import ALONE, Processes
 from zdm_ml.training.sides import Side, make_side

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from zdm_ml.params import AugmentParams, Recipe
+from zdm_ml.recipes import AugmentParams, Recipe
 
 STILL = AugmentParams(
     horizontal_flip=0.0,

@@ -110,7 +110,7 @@ def test_a_wrong_type_is_named_with_what_was_found(
         ("crossfit", 1, "crossfit: 0, or at least 2"),
         ("crossfit", -2, "crossfit: 0, or at least 2"),
         ("models", {"luna": {"crossfit": 1}}, "crossfit: 0, or at least 2"),
-        ("augment.paste", 0.6, r"augment\.paste: at most 0\.5"),
+        ("augment.paste", 0.5, r"augment\.paste: below 0\.5"),
         ("augment.paste", -0.1, "augment: chances between 0 and 1"),
         ("augment.horizontal_flip", 1.1, "augment: chances between 0 and 1"),
         ("augment.vertical_flip", -0.1, "augment: chances between 0 and 1"),

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args
 
 from zdm_ml.errors import ConfigError
+from zdm_ml.recipes import Recipe, RecipeName, RecipeParams, demands, resolve
+from zdm_ml.schema import build
 
 Transfer = Literal["full", "partial", "feature_extraction"]
 Profile = Literal["full", "quick", "smoke"]
 Protocol = Literal["grouped", "shipped", "kfold"]
-RecipeName = Literal["modern", "reference"]
 Precision = Literal["auto", "fp32", "bf16"]
-Sampling = Literal["images", "castings"]
-Optimizer = Literal["adam", "adamw"]
-Schedule = Literal["exponential", "one_cycle"]
-Keep = Literal["best", "last"]
 
 
 @dataclass(frozen=True)
@@ -49,61 +44,6 @@ class SplitParams:
 
 
 @dataclass(frozen=True)
-class AugmentParams:
-    """Chances of flips and pasted defects; degrees; the rest are largest relative changes.
-
-    `scale` is [low, high]; `stretch` lengthens one axis and shortens the other; `lighting` is the
-    deviation of a smooth field that the picture is multiplied by.
-    """
-
-    horizontal_flip: float
-    vertical_flip: float
-    degrees: float
-    translate: float
-    scale: list[float]
-    stretch: float
-    jitter: float
-    gamma: float
-    lighting: float
-    paste: float
-
-
-@dataclass(frozen=True)
-class FitParams:
-    """How fast and how long; `gamma` multiplies the rate per epoch of an exponential schedule."""
-
-    learning_rate: float
-    weight_decay: float
-    epochs: int
-    gamma: float
-
-
-@dataclass(frozen=True)
-class RecipeParams:
-    """How to train from pretrained weights (`finetune`) and from random ones (`scratch`).
-
-    `models` overrides `input_size`, `crossfit`, `finetune` and `scratch` of single models.
-    """
-
-    batch_size: int
-    mean: float
-    std: float
-    standardise: bool
-    sampling: Sampling
-    images_per_epoch: int | None
-    optimizer: Optimizer
-    schedule: Schedule
-    label_smoothing: float
-    averaging: float
-    keep: Keep
-    crossfit: int
-    augment: AugmentParams
-    finetune: FitParams
-    scratch: FitParams
-    models: dict[str, ModelOverrides]
-
-
-@dataclass(frozen=True)
 class TrainParams:
     """`views`: augmented copies of each image that a frozen trunk looks at."""
 
@@ -122,49 +62,6 @@ class ModelParams:
     transfer: Transfer
     finetune: dict[str, float]
     scratch: dict[str, float]
-
-
-@dataclass(frozen=True)
-class ModelOverrides:
-    """What one recipe changes of one model's section."""
-
-    input_size: int | None = None
-    crossfit: int | None = None
-    finetune: dict[str, float] = field(default_factory=dict)
-    scratch: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides how one model is trained: a recipe with the model's own keys laid over it.
-
-    Under sampling `castings` an epoch is `images_per_epoch` draws, half of each class, every
-    casting of a class as likely as the next; null means as many as there are images. `averaging`
-    is the decay per step of an exponential moving average of the weights, 0 for none; `keep` says
-    whether the best epoch by validation loss or the last one is the result. With `crossfit` of k
-    the castings of val and calibration are trained on too, and the threshold comes from k further
-    nets, each scoring the castings that it was not trained on; 0 for none.
-    """
-
-    name: RecipeName
-    input_size: int
-    batch_size: int
-    mean: float
-    std: float
-    standardise: bool
-    sampling: Sampling
-    images_per_epoch: int | None
-    optimizer: Optimizer
-    schedule: Schedule
-    label_smoothing: float
-    averaging: float
-    keep: Keep
-    crossfit: int
-    augment: AugmentParams
-    learning_rate: float
-    weight_decay: float
-    epochs: int
-    gamma: float
 
 
 @dataclass(frozen=True)
@@ -234,29 +131,10 @@ class Params:
 
     def named_recipe(self, recipe: RecipeName, name: str, *, scratch: bool) -> Recipe:
         """Return one recipe of a model: recipe, then the model's keys, then the recipe's for it."""
-        model, base = self.model(name), self.recipes[recipe]
-        overrides = base.models.get(name, ModelOverrides())
-        start = "scratch" if scratch else "finetune"
-        changes: dict[str, Any] = {**getattr(model, start), **getattr(overrides, start)}
-        unknown = set(changes) - {item.name for item in fields(FitParams)}
-        if unknown:
-            raise ConfigError(f"params.yaml: models.{name}.{start}: unknown key {min(unknown)!r}")
-        if "epochs" in changes:
-            changes["epochs"] = int(changes["epochs"])
-        fit = replace(getattr(base, start), **changes)
-        shared = {
-            item.name: getattr(base, item.name)
-            for item in fields(RecipeParams)
-            if item.name not in ("finetune", "scratch", "models")
-        }
-        if overrides.crossfit is not None:
-            shared["crossfit"] = overrides.crossfit
-        return Recipe(
-            name=recipe,
-            input_size=overrides.input_size or model.input_size,
-            **shared,
-            **{item.name: getattr(fit, item.name) for item in fields(FitParams)},
-        )
+        model = self.model(name)
+        start: Literal["finetune", "scratch"] = "scratch" if scratch else "finetune"
+        own = getattr(model, start)
+        return resolve(recipe, self.recipes[recipe], name, model.input_size, start, own)
 
 
 def load_params(path: Path, *, recipe: str | None = None) -> Params:
@@ -278,7 +156,7 @@ def parse_params(raw: Any, source: str) -> Params:
     """Check a mapping as read from YAML; `source` names it in errors."""
     if not isinstance(raw, dict):
         raise ConfigError(f"{source}: expected a mapping of sections")
-    params = cast(Params, _build(Params, {**raw, "raw": raw}, source, ""))
+    params = cast(Params, build(Params, {**raw, "raw": raw}, source))
     _check_ranges(params, source)
     for recipe in get_args(RecipeName):
         for name in params.models:
@@ -318,98 +196,7 @@ def _check_ranges(params: Params, source: str) -> None:
         ),
     }
     for name, recipe in params.recipes.items():
-        facts |= {f"recipes.{name}.{key}": holds for key, holds in _recipe_facts(recipe).items()}
+        facts |= {f"recipes.{name}.{key}": holds for key, holds in demands(recipe).items()}
     for demand, holds in facts.items():
         if not holds:
             raise ConfigError(f"{source}: {demand}", hint="correct the value")
-
-
-def _recipe_facts(recipe: RecipeParams) -> dict[str, bool]:
-    augment = recipe.augment
-    chances = (augment.horizontal_flip, augment.vertical_flip, augment.paste)
-    changes = (augment.stretch, augment.jitter, augment.gamma, augment.lighting, augment.translate)
-    return {
-        "batch_size: at least 2": recipe.batch_size >= 2,
-        "std: above 0": recipe.std > 0,
-        "images_per_epoch: at least 2, or null": (
-            recipe.images_per_epoch is None or recipe.images_per_epoch >= 2
-        ),
-        "label_smoothing: at least 0 and below 1": 0 <= recipe.label_smoothing < 1,
-        "averaging: at least 0 and below 1": 0 <= recipe.averaging < 1,
-        "crossfit: 0, or at least 2": all(
-            number >= 0 and number != 1
-            for number in (recipe.crossfit, *(it.crossfit or 0 for it in recipe.models.values()))
-        ),
-        "crossfit: needs keep last": recipe.keep == "last"
-        or not any((recipe.crossfit, *(it.crossfit for it in recipe.models.values()))),
-        "augment.paste: at most 0.5": augment.paste <= 0.5,
-        "augment: chances between 0 and 1": all(0 <= chance <= 1 for chance in chances),
-        "augment: changes at least 0 and below 1": all(0 <= change < 1 for change in changes),
-        "augment.scale: two numbers above 0, [low, high]": (
-            len(augment.scale) == 2 and 0 < augment.scale[0] <= augment.scale[1]
-        ),
-        "finetune.epochs, scratch.epochs: at least 1": (
-            min(recipe.finetune.epochs, recipe.scratch.epochs) >= 1
-        ),
-    }
-
-
-def _build(kind: Any, raw: Any, source: str, where: str) -> Any:
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{source}: {where or 'top level'}: expected a mapping, found {raw!r}")
-    hints = get_type_hints(kind)
-    for key in raw:
-        if key not in hints:
-            raise ConfigError(
-                f"{source}: unknown key {_join(where, key)!r}",
-                hint=f"known here: {', '.join(name for name in hints if name != 'raw')}",
-            )
-    optional = {
-        item.name
-        for item in fields(kind)
-        if item.default is not MISSING or item.default_factory is not MISSING
-    }
-    for key in hints:
-        if key not in raw and key not in optional:
-            raise ConfigError(f"{source}: missing key {_join(where, key)!r}", hint="add it")
-    return kind(
-        **{
-            key: _value(hints[key], raw[key], source, _join(where, key))
-            for key in hints
-            if key in raw
-        }
-    )
-
-
-def _join(where: str, key: Any) -> str:
-    return f"{where}.{key}" if where else str(key)
-
-
-def _value(kind: Any, raw: Any, source: str, where: str) -> Any:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
-        return _build(kind, raw, source, where)
-    if where == "raw" or kind is Any:
-        return raw
-    if origin in (Union, types.UnionType):
-        if raw is None and type(None) in arguments:
-            return None
-        return _value(next(a for a in arguments if a is not type(None)), raw, source, where)
-    if origin is Literal and raw in arguments:
-        return raw
-    if origin is dict and isinstance(raw, Mapping):
-        return {str(k): _value(arguments[1], v, source, _join(where, k)) for k, v in raw.items()}
-    if origin is list and isinstance(raw, list):
-        return [_value(arguments[0], item, source, f"{where}[{i}]") for i, item in enumerate(raw)]
-    if kind is float and isinstance(raw, int | float) and not isinstance(raw, bool):
-        return float(raw)
-    if kind in (int, str, bool) and type(raw) is kind:
-        return raw
-    expected = " | ".join(map(repr, arguments)) if origin is Literal else _name(kind)
-    raise ConfigError(f"{source}: {where}: expected {expected}, found {raw!r}")
-
-
-def _name(kind: Any) -> str:
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
-        kind, "a list" if get_origin(kind) is list else "a mapping"
-    )

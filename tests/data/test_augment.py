@@ -9,7 +9,7 @@ from recipes import MILD, STILL, STRONG
 
 from zdm_ml.data.augment import Augmenter, draws, lighting_tables, warp_matrices
 from zdm_ml.data.pasting import Patch
-from zdm_ml.params import AugmentParams
+from zdm_ml.recipes import AugmentParams
 
 GOOD = 0
 

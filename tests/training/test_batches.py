@@ -10,7 +10,7 @@ from recipes import STILL, STRONG
 
 from zdm_ml.data.augment import Augmenter
 from zdm_ml.data.pasting import draw_patches
-from zdm_ml.params import AugmentParams
+from zdm_ml.recipes import AugmentParams
 from zdm_ml.training.batches import Feed, castings_evenly, epoch_batches, in_batches
 from zdm_ml.training.sides import Side, make_side
 

@@ -15,7 +15,7 @@ from recipes import STILL, STRONG
 
 from zdm_ml.data.augment import Augmenter
 from zdm_ml.data.pasting import Patch, draw_patches
-from zdm_ml.params import AugmentParams, Sampling
+from zdm_ml.recipes import AugmentParams, Sampling
 from zdm_ml.training.batches import Feed
 from zdm_ml.training.device_feed import DeviceAugmenter, DeviceFeed
 from zdm_ml.training.device_images import DeviceImages

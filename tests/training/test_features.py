@@ -18,7 +18,7 @@ from zdm_ml.models import zoo
 from zdm_ml.models.scoring import preprocess
 from zdm_ml.models.transfer import apply_transfer, train_mode
 from zdm_ml.models.trunk import SplitNet, split_net
-from zdm_ml.params import AugmentParams
+from zdm_ml.recipes import AugmentParams
 from zdm_ml.training import features as module
 from zdm_ml.training.batches import epoch_batches
 from zdm_ml.training.features import (

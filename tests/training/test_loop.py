@@ -18,7 +18,7 @@ from zdm_ml.data.augment import Augmenter
 from zdm_ml.errors import TrainingError
 from zdm_ml.models import zoo
 from zdm_ml.models.transfer import apply_transfer
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 from zdm_ml.training.loop import CURVE_IMAGES, Curve, EpochRecord, TrainResult, train
 from zdm_ml.training.sides import Side, make_side
 

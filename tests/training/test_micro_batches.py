@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from zdm_ml.errors import TrainingError
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 from zdm_ml.training.loop import TrainResult, train
 from zdm_ml.training.micro_batches import MicroBatches
 from zdm_ml.training.sides import Side, make_side

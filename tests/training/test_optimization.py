@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from recipes import PLAIN
 from torch import nn
 
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 from zdm_ml.training.optimization import MovingAverage, make_optimizer, make_scheduler
 
 ONE_CYCLE = replace(PLAIN, schedule="one_cycle", learning_rate=0.4)

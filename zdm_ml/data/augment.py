@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zdm_ml.data.pasting import Patch, paste
-from zdm_ml.params import AugmentParams
+from zdm_ml.recipes import AugmentParams
 
 Grey = npt.NDArray[np.uint8]
 Targets = npt.NDArray[np.int64]

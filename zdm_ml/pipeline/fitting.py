@@ -19,9 +19,9 @@ from zdm_ml.data.manifest import Row, read_manifest
 from zdm_ml.data.resident import resident_array
 from zdm_ml.evaluation.calibration import dealt
 from zdm_ml.evaluation.castings import group
-from zdm_ml.params import Recipe
 from zdm_ml.pipeline.reporter import Reporter
 from zdm_ml.pipeline.stages import Context, write_csv
+from zdm_ml.recipes import Recipe
 from zdm_ml.settings import Settings
 from zdm_ml.training.crossfit import CrossFit, cross_fit
 from zdm_ml.training.device import choose_device

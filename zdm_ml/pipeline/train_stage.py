@@ -19,7 +19,6 @@ from zdm_ml.models import zoo
 from zdm_ml.models.net import NetSpec, save_net
 from zdm_ml.models.transfer import apply_transfer
 from zdm_ml.models.weights import initialise
-from zdm_ml.params import Recipe
 from zdm_ml.pipeline.dvcfile import read_pipeline
 from zdm_ml.pipeline.fitting import (
     CROSSFIT_FILE,
@@ -33,6 +32,7 @@ from zdm_ml.pipeline.locks import fence
 from zdm_ml.pipeline.reporter import Reporter, Show
 from zdm_ml.pipeline.retraining import model_run
 from zdm_ml.pipeline.stages import Context, write_csv
+from zdm_ml.recipes import Recipe
 from zdm_ml.training.device import seed_everything
 from zdm_ml.training.estimate import Job, estimate_seconds
 from zdm_ml.training.loop import CURVE_IMAGES, TrainResult

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zdm_ml.data.augment import Augmenter
-from zdm_ml.params import Sampling
+from zdm_ml.recipes import Sampling
 from zdm_ml.training.sides import Indices, Side, Targets
 
 Inputs = npt.NDArray[np.float32]

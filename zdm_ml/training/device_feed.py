@@ -22,7 +22,7 @@ from zdm_ml.data.augment import (
     warp_matrices,
 )
 from zdm_ml.data.pasting import Patch
-from zdm_ml.params import AugmentParams
+from zdm_ml.recipes import AugmentParams
 from zdm_ml.training.batches import Epochs, ahead
 from zdm_ml.training.device_images import DeviceImages, in_host_memory
 from zdm_ml.training.sides import Indices, Targets

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from zdm_ml.models.trunk import SplitNet, UncuttableError, split_net
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 from zdm_ml.training.batches import Feed, Inputs
 from zdm_ml.training.device import autocast
 from zdm_ml.training.features import (

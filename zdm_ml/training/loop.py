@@ -16,7 +16,7 @@ from zdm_ml.data.pasting import draw_patches
 from zdm_ml.errors import TrainingError
 from zdm_ml.models import zoo
 from zdm_ml.models.transfer import train_mode
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 from zdm_ml.training import checkpoint as checkpoints
 from zdm_ml.training.batches import Feed, castings_evenly
 from zdm_ml.training.device import choose_precision, repeatable, seed_everything

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from zdm_ml.params import Recipe
+from zdm_ml.recipes import Recipe
 
 Scheduler = torch.optim.lr_scheduler.LRScheduler
 

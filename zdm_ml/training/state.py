@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zdm_ml.params import Keep, Recipe
+from zdm_ml.recipes import Keep, Recipe
 from zdm_ml.training import checkpoint as checkpoints
 from zdm_ml.training.optimization import (
     MovingAverage,
