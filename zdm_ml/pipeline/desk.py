@@ -22,7 +22,8 @@ DECISION_FILE = "decision.json"
 def train_alone(context: Context, name: str, out: Path, show: Show) -> TrainResult:
     """Train one model into `out`: the net, `history.csv` and `decision.json` with its threshold.
 
-    The threshold comes from castings that the net was not trained on, as in stage `evaluate`.
+    The threshold is chosen as in stage `evaluate`: on castings that were held back from the net,
+    or on the scores of the nets that cross-fitting held them back from.
     """
     if not context.paths["manifest"].is_file():
         raise PipelineError(

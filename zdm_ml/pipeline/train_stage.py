@@ -76,6 +76,8 @@ def train_into(context: Context, name: str, folder: Path, history: Path, show: S
             if not processes.leads:
                 return result
             spec = save_net(folder, net, spec)
+            # A folder that is trained into again must not keep the scores of other nets.
+            (folder / CROSSFIT_FILE).unlink(missing_ok=True)
             if crossfit is not None:
                 write_scores(folder / CROSSFIT_FILE, material.rows, crossfit.scores)
             picture = _write_history(history, name, result)

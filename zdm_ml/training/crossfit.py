@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ def cross_fit(learn: Side, groups: Indices, fit: Fit, spec: InputSpec) -> CrossF
     histories = []
     for number in range(int(groups.max()) + 1):
         held = np.flatnonzero(groups == number)
-        rest, held_out = part_of(learn, np.flatnonzero(groups != number)), part_of(learn, held)
+        rest, held_out = learn.part(np.flatnonzero(groups != number)), learn.part(held)
         net, history = fit(number, rest, held_out)
         scores[held] = score_side(net, held_out, spec)
         histories.append(history)
@@ -52,16 +52,6 @@ def cross_fit(learn: Side, groups: Indices, fit: Fit, spec: InputSpec) -> CrossF
             [float(np.mean([record.val_loss for record in epoch])) for epoch in epochs],
             [float(np.mean([record.val_accuracy for record in epoch])) for epoch in epochs],
         ),
-    )
-
-
-def part_of(side: Side, chosen: Indices) -> Side:
-    """Return the chosen images of a side as a side."""
-    return replace(
-        side,
-        places=side.places[chosen],
-        targets=side.targets[chosen],
-        castings=side.castings[chosen],
     )
 
 

@@ -39,11 +39,11 @@ class FeatureCache:
 class TailClassifier(Classifier):
     """The trained part of a net where it runs: it takes features, not pictures."""
 
-    def logits_of_images(self, images: Images) -> torch.Tensor:
+    def logits_of_images(self, images: Images | torch.Tensor) -> torch.Tensor:
         """Return float32 logits [B, 2] of features [B, ...]."""
         return self.logits(images)
 
-    def logits(self, inputs: Inputs | Images) -> torch.Tensor:
+    def logits(self, inputs: Inputs | Images | torch.Tensor) -> torch.Tensor:
         """Return float32 logits [B, 2] of features [B, ...]."""
         with autocast(self.device, self.precision):
             logits: torch.Tensor = self.net(self.to_device(inputs))

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from zdm_ml.data.augment import Augmenter
-from zdm_ml.data.pasting import draw_patches
 from zdm_ml.errors import TrainingError
 from zdm_ml.models import zoo
 from zdm_ml.models.transfer import train_mode
 from zdm_ml.recipes import Recipe
 from zdm_ml.training import checkpoint as checkpoints
-from zdm_ml.training.batches import Feed, castings_evenly
 from zdm_ml.training.device import choose_precision, repeatable, seed_everything
-from zdm_ml.training.features import FeatureFeed
-from zdm_ml.training.frozen import FeatureCache, FeatureSide, halve
+from zdm_ml.training.frozen import FeatureCache
 from zdm_ml.training.micro_batches import MicroBatches
 from zdm_ml.training.parallel import ALONE, Processes
 from zdm_ml.training.sides import Side
+from zdm_ml.training.sources import CURVE_IMAGES, Curve, Source, open_source
 from zdm_ml.training.state import EpochRecord, State, begin, signature
 from zdm_ml.training.steps import Classifier, OnStep, Ticker, train_one_epoch, validate
 
 __all__ = ["CURVE_IMAGES", "Curve", "EpochRecord", "TrainResult", "train"]
 
 log = logging.getLogger(__name__)
-
-CURVE_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -45,25 +40,15 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Validation loss and accuracy per epoch, found by other nets: for one with none held out."""
-
-    losses: Sequence[float]
-    accuracies: Sequence[float]
-
-
-@dataclass(frozen=True)
 class _Training:
     """What does not change from epoch to epoch; `learner` is the classifier as processes share it.
 
     Batches and validation have limits of their own to how many images pass at once.
     """
 
-    classifier: Classifier
     learner: Classifier
     state: State
-    feed: Feed | FeatureFeed
-    judge: Side | FeatureSide | Curve
+    source: Source
     recipe: Recipe
     processes: Processes
     learning: MicroBatches
@@ -73,7 +58,7 @@ class _Training:
     def epoch(self, number: int) -> EpochRecord:
         """Train and validate an epoch."""
         started = time.perf_counter()
-        feed, processes = self.feed, self.processes
+        feed, processes = self.source.feed, self.processes
         # Per epoch, so that dropout after a resume draws what it would have drawn.
         seed_everything(processes.seed(feed.seed * 1_000_003 + number))
         train_mode(self.learner.net)
@@ -102,13 +87,14 @@ class _Training:
 
     def _validate(self, number: int) -> tuple[float, float]:
         """Return loss and accuracy, of the leading process for all."""
-        if isinstance(self.judge, Curve):
-            return self.judge.losses[number - 1], self.judge.accuracies[number - 1]
+        classifier, judge = self.source.classifier, self.source.judge
+        if isinstance(judge, Curve):
+            return judge.losses[number - 1], judge.accuracies[number - 1]
         found = (0.0, 0.0)
         if self.processes.leads:
-            judged = replace(self.classifier, net=self.state.judged)
-            found = validate(judged, self.judge, number, self.judging)
-        loss, accuracy = self.processes.told(found, self.classifier.device)
+            judged = replace(classifier, net=self.state.judged)
+            found = validate(judged, judge, number, self.judging)
+        loss, accuracy = self.processes.told(found, classifier.device)
         return loss, accuracy
 
 
@@ -146,24 +132,19 @@ def train(
     classifier = _place(name, net, recipe, precision, device)
     held_out = len(judge) if isinstance(judge, Side) else 0
     facts = signature(classifier, recipe, seed, len(learn), held_out)
-    patches = draw_patches(learn.size) if recipe.augment.paste else ()
+    _warn_of_small_shares(recipe, processes)
     with (
         repeatable(device),
-        Augmenter(recipe.augment, seed, patches, mean=recipe.mean, std=recipe.std) as augmenter,
+        open_source(classifier, learn, judge, recipe, seed, features, processes) as source,
     ):
-        feed = _feed(learn, recipe, seed, augmenter, processes)
-        if recipe.keep == "last" and isinstance(judge, Side):
-            judge = _sample(judge, seed)
-        classifier, shown, judged = _halved(classifier, feed, judge, recipe, features)
-        state = begin(classifier, recipe, len(shown.order(1)), checkpoint, facts)
+        trained = source.classifier
+        state = begin(trained, recipe, len(source.feed.order(1)), checkpoint, facts)
         resumed_after = len(state.history)
         processes.agree(name, {**facts, "epochs": resumed_after}, device)
         training = _Training(
-            classifier,
-            replace(classifier, net=processes.shared(classifier.net, device)),
+            replace(trained, net=processes.shared(trained.net, device)),
             state,
-            shown,
-            judged,
+            source,
             recipe,
             processes,
             MicroBatches(name, alone=processes.alone),
@@ -178,18 +159,10 @@ def train(
             if checkpoint:
                 checkpoints.save(checkpoint, state.to_dict(facts))
             on_epoch(record)
-    classifier.net.load_state_dict(state.best)
+    trained.net.load_state_dict(state.best)
     processes.spread(net)
     net.eval()
     return TrainResult(state.best_epoch, state.history, resumed_after)
-
-
-def _sample(judge: Side, seed: int) -> Side:
-    """Return a few images of every casting: enough for a curve that decides nothing."""
-    if len(judge) <= CURVE_IMAGES:
-        return judge
-    chosen = castings_evenly(judge, CURVE_IMAGES, seed, 0)
-    return Side(judge.images, judge.places[chosen], judge.targets[chosen], judge.castings[chosen])
 
 
 def _place(
@@ -203,9 +176,7 @@ def _place(
     return Classifier(name, net, device, chosen, *shape)
 
 
-def _feed(
-    learn: Side, recipe: Recipe, seed: int, augmenter: Augmenter, processes: Processes
-) -> Feed:
+def _warn_of_small_shares(recipe: Recipe, processes: Processes) -> None:
     if processes.leads and recipe.batch_size < 2 * processes.count:
         log.warning(
             "batches of %d images are too small for %d processes: each takes them whole, and none"
@@ -213,34 +184,6 @@ def _feed(
             recipe.batch_size,
             processes.count,
         )
-    return Feed(
-        learn,
-        recipe.sampling,
-        recipe.images_per_epoch,
-        recipe.batch_size,
-        seed,
-        augmenter,
-        # After pasting, half of what the net sees is good.
-        good=min(1.0, 0.5 / (1 - recipe.augment.paste)),
-        share=(processes.rank, processes.count),
-    )
-
-
-def _halved(
-    classifier: Classifier,
-    feed: Feed,
-    judge: Side | Curve,
-    recipe: Recipe,
-    features: FeatureCache | None,
-) -> tuple[Classifier, Feed | FeatureFeed, Side | FeatureSide | Curve]:
-    """Return what trains: a net on pictures or, where that gains, its tail on cached features."""
-    judged = judge if isinstance(judge, Side) else None
-    # Processes share batches of pictures; each would have to look at all of them.
-    alone = feed.share[1] == 1
-    halved = halve(classifier, feed, judged, recipe, features) if features and alone else None
-    if halved is None:
-        return classifier, feed, judge
-    return halved.classifier, halved.feed, halved.judge or judge
 
 
 def _check(name: str, net: nn.Module, learn: Side, judge: Side | Curve) -> None:

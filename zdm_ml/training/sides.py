@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,15 @@ class Side:
     def size(self) -> int:
         """The images' side in pixels."""
         return int(self.images.shape[-1])
+
+    def part(self, chosen: Indices) -> Side:
+        """Return the chosen images as a side."""
+        return replace(
+            self,
+            places=self.places[chosen],
+            targets=self.targets[chosen],
+            castings=self.castings[chosen],
+        )
 
     def pictures(self, chosen: Indices | slice) -> Images:
         """Return the chosen of the side's images, uint8 [B, S, S]."""

@@ -53,18 +53,20 @@ class Classifier:
     std: float
     standardise: bool
 
-    def to_device(self, array: npt.NDArray[np.generic]) -> torch.Tensor:
-        """Copy an array to the net's device without making the CPU wait for a GPU."""
+    def to_device(self, array: npt.NDArray[np.generic] | torch.Tensor) -> torch.Tensor:
+        """Copy an array to the net's device without making the CPU wait; a tensor is there."""
+        if isinstance(array, torch.Tensor):
+            return array
         tensor = torch.from_numpy(array)
         if self.device.type == "cpu":
             return tensor
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
-    def logits_of_images(self, images: Images) -> torch.Tensor:
+    def logits_of_images(self, images: Images | torch.Tensor) -> torch.Tensor:
         """Return float32 logits [B, 2] of grey uint8 images [B, H, W]."""
         return self._forward(preprocess(self.to_device(images).unsqueeze(1), self))
 
-    def logits(self, inputs: Inputs) -> torch.Tensor:
+    def logits(self, inputs: Inputs | torch.Tensor) -> torch.Tensor:
         """Return float32 logits [B, 2] of normalised grey float32 images [B, S, S]."""
         grey = self.to_device(inputs).unsqueeze(1)
         return self._forward(to_input(grey, standardise=self.standardise))
@@ -95,7 +97,7 @@ class Ticker:
 
 def train_one_epoch(
     classifier: Classifier,
-    batches: Iterator[tuple[Inputs, Targets]],
+    batches: Iterator[tuple[Inputs | torch.Tensor, Targets | torch.Tensor]],
     update: Callable[[], None],
     ticker: Ticker,
     label_smoothing: float = 0.0,
@@ -131,8 +133,8 @@ def train_one_epoch(
 
 def _learn(
     classifier: Classifier,
-    inputs: Inputs,
-    targets: Targets,
+    inputs: Inputs | torch.Tensor,
+    targets: Targets | torch.Tensor,
     label_smoothing: float,
     weight: float,
     parts: Sequence[slice],
@@ -178,7 +180,9 @@ def validate(
     return mean, int(right) / len(side)
 
 
-def _judge(classifier: Classifier, images: Images, parts: Sequence[slice]) -> torch.Tensor:
+def _judge(
+    classifier: Classifier, images: Images | torch.Tensor, parts: Sequence[slice]
+) -> torch.Tensor:
     logits = [classifier.logits_of_images(images[part]) for part in parts]
     return logits[0] if len(logits) == 1 else torch.cat(logits)
 
