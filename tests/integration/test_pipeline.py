@@ -106,6 +106,34 @@ def test_one_models_parameters_rerun_that_model_and_the_comparison(desk: Desk) -
     assert sorted(ran) == ["evaluate@luna", "latency", "select", "train@luna"]
 
 
+def test_a_model_trained_alone_into_a_folder_predicts(desk: Desk, tmp_path: Path) -> None:
+    """The second recipe takes the place of the first one in the folder, its threshold too."""
+    image = str(next((desk.root / "data" / "castings").rglob("*.jpeg")))
+    train = ["zdm", "train", "--model", "luna", "--out", str(tmp_path / "alone"), "--recipe"]
+
+    answers, sources = [], []
+    for recipe in ("modern", "reference"):
+        desk.run(*train, recipe)
+        sources.append(json.loads((tmp_path / "alone" / "decision.json").read_text()))
+        predicted = desk.run("zdm", "predict", "--model", str(tmp_path / "alone"), "--json", image)
+        answers.append(json.loads(predicted.stdout))
+
+    assert [answer["threshold"] for answer in answers] == [it["threshold"] for it in sources]
+    assert [it["calibration"]["source"].startswith("all castings") for it in sources] == [
+        True,
+        False,
+    ]
+    assert (tmp_path / "alone" / "history.png").is_file()
+    assert desk.ran() == []
+
+
+def test_a_recipe_for_the_stage_itself_is_refused(desk: Desk) -> None:
+    done = desk.run("zdm", "train", "--model", "luna", "--recipe", "reference", check=False)
+
+    assert done.returncode == 1
+    assert "--out" in done.stderr
+
+
 def test_importing_the_same_castings_again_changes_nothing(desk: Desk, source: Path) -> None:
     done = desk.run("zdm", "data", "import", str(source), "--json")
 
