@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recipes import MILD, STILL, STRONG
 
-from zdm_ml.data.augment import Augmenter, draws, lighting_tables, warp_matrices
+from zdm_ml.data.augment import Augmenter, _Memory, draws, lighting_tables, warp_matrices
 from zdm_ml.data.pasting import Patch
 from zdm_ml.recipes import AugmentParams
 
@@ -37,8 +37,8 @@ def shown(
     places = np.arange(len(images))
     with Augmenter(params, seed, patches) as augmenter:
         greys, targets = augmenter.batch(images, np.full(len(images), target), epoch, places)
+    assert greys.min() >= -1e-6 and greys.max() <= 1 + 1e-6
     levels = np.rint(greys * 255).astype(np.uint8)
-    assert np.abs(levels - greys * 255).max() < 1e-4
     return levels, targets
 
 
@@ -315,3 +315,17 @@ def test_a_pasted_defect_is_lit_with_the_casting() -> None:
 
     assert targets.any()
     assert (np.ptp(levels, axis=(1, 2)) == 0).all()
+
+
+def test_memory_is_used_again_only_once_no_array_refers_to_it() -> None:
+    memory = _Memory()
+    first = memory.empty((2, 4))
+    address = first.ctypes.data
+    view = first[1]
+    del first
+    assert memory.empty((2, 4)).ctypes.data != address
+    del view
+    held = [memory.empty((1, 4)) for _ in range(3)]
+    addresses = [array.ctypes.data for array in held]
+    assert address in addresses
+    assert len(set(addresses)) == 3
