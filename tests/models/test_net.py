@@ -239,6 +239,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "tiny size": (lambda folder: edit_spec(folder, input_size=1), "cannot take input_size 1"),
     "model": (lambda folder: edit_spec(folder, model_name="lunar"), "unknown model 'lunar'"),
     "recipe": (lambda folder: edit_spec(folder, recipe=1), "recipe is 1"),
+    "unknown recipe": (
+        lambda folder: edit_spec(folder, recipe="newest"),
+        "unknown recipe 'newest'",
+    ),
     "standardise": (lambda folder: edit_spec(folder, standardise=1), "standardise is 1"),
     "other recipe": (lambda folder: edit_spec(folder, recipe="modern"), "does not fit luna"),
     "no digest": (lambda folder: edit_spec(folder, digest=""), "expected none"),

@@ -1,6 +1,8 @@
 import logging
+import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -152,6 +154,26 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     cached_features(source, 2, tmp_path)
 
     assert source.pictures.computed == [(1, PIECE), (1, 2 * PIECE)]
+
+
+def test_features_longest_unused_are_dropped_unless_used_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_KEPT", 2)
+    sources = [make_source(seed=seed) for seed in range(4)]
+    for hours, source in zip((3, 2, 0), sources, strict=False):
+        cached_features(source, 1, tmp_path)
+        lock = tmp_path / source.key() / "lock"
+        before = time.time() - 3600 * hours
+        os.utime(lock, (before, before))
+
+    cached_features(sources[3], 1, tmp_path)
+
+    left = {folder.name for folder in tmp_path.iterdir()}
+    assert left == {source.key() for source in sources[2:]}
+    monkeypatch.setattr(module, "_KEPT", 1)
+    cached_features(sources[3], 1, tmp_path)
+    assert {folder.name for folder in tmp_path.iterdir()} == left
 
 
 def test_progress_counts_pictures_of_all_views(tmp_path: Path) -> None:

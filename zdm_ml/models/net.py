@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from zdm_ml.errors import ConfigError, DataError, PackageError
 from zdm_ml.files import read_json, write_bytes, write_json
 from zdm_ml.models import zoo
 from zdm_ml.models.scoring import ScoringModule, preprocess
+from zdm_ml.recipes import RecipeName
 
 __all__ = ["LoadedNet", "NetSpec", "ScoringModule", "load_net", "preprocess", "save_net"]
 
@@ -143,6 +144,11 @@ def _parse_spec(raw: Any, path: Path) -> NetSpec:
         expected = tuple if name == "classes" else kind
         if not isinstance(value, expected) or isinstance(value, bool) != (kind is bool):
             raise PackageError(f"{path}: {name} is {raw[name]!r}", hint="train the model again")
+    if values["recipe"] not in get_args(RecipeName):
+        raise PackageError(
+            f"{path}: unknown recipe {values['recipe']!r}",
+            hint="update this product, or train again",
+        )
     if not (math.isfinite(values["mean"]) and 0 < values["std"] < math.inf):
         normalisation = f"mean is {values['mean']}, std is {values['std']}"
         raise PackageError(f"{path}: {normalisation}", hint="train the model again")

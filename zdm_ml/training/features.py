@@ -6,7 +6,9 @@ import fcntl
 import hashlib
 import io
 import logging
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -37,6 +39,9 @@ _PIECE = 256
 _SPARE = 1 << 28
 # Part of every key; another number when the same inputs give other features.
 _VERSION = 1
+# Trunks times sides whose features stay: what all eight models use, and what was used just now.
+_KEPT = 16
+_IN_USE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,8 @@ def cached_features(
     those there. Processes that want the same features wait for the one that computes them. A
     damaged file is made again with a warning; on a disk that is full or cannot be written the
     features stay in memory, with a warning. They are float16, or float32 where they are too
-    large or too small for that. `on_step(done, total)` counts pictures.
+    large or too small for that. `on_step(done, total)` counts pictures. What is longest unused in
+    `folder` is dropped.
     """
     shelf = _Shelf(folder / source.key())
     found = []
@@ -131,6 +137,7 @@ def cached_features(
                 pieces.append(shelf.piece(source, view, places))
                 on_step(view * source.count + int(places[-1]) + 1, views * source.count)
             found.append(View(pieces))
+    _prune(folder)
     return found
 
 
@@ -199,7 +206,18 @@ def _alone(folder: Path) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context((folder / "lock").open("wb"))
             fcntl.flock(lock, fcntl.LOCK_EX)  # filelock's way; a bare GPU node has no filelock
+            os.utime(folder / "lock")  # the time of the last use, which pruning goes by
         yield
+
+
+def _prune(folder: Path) -> None:
+    """Drop the shelves longest unused; who has one mapped keeps it until the mapping ends."""
+    with suppress(OSError):  # another process may be at it
+        used = {it: (it / "lock").stat().st_mtime for it in folder.iterdir() if it.is_dir()}
+        for shelf in sorted(used, key=used.__getitem__, reverse=True)[_KEPT:]:
+            if time.time() - used[shelf] > _IN_USE_SECONDS:
+                log.info("features %s are dropped: unused for long", shelf)
+                shutil.rmtree(shelf, ignore_errors=True)
 
 
 def _compute(source: FeatureSource, view: int, places: Indices) -> tuple[Features, Targets]:
