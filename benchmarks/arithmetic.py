@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
 import torch
 from bench import Bench
-from table import Line, compare, finish
+from table import Line, compare, seconds
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
-from trainings import fresh_net
+from trainings import fresh_net, precision_of
 
 from zdm_ml.data.manifest import CLASSES
 from zdm_ml.models import zoo
-from zdm_ml.models.zoo import architecture
 from zdm_ml.recipes import Recipe
-from zdm_ml.training.device import choose_precision
+from zdm_ml.training.device import Precision
 from zdm_ml.training.loop import Curve, EpochRecord, train
 
 CPU_MODELS = ("luna", "resnet18", "vit_b_16")
@@ -27,7 +26,8 @@ CUDA_GOAL = 0.15
 BATCHES = {"luna": 8, "vit_b_16": 1}
 """Per epoch on a CPU, where a ViT's takes many seconds."""
 PRODUCTS = 3
-"""Matrix products between two epochs, the fastest of which counts."""
+"""Matrix products of a kind between two epochs, the fastest of which counts."""
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 GIGA = 1e9
 
@@ -36,48 +36,67 @@ def arithmetic(bench: Bench) -> list[Line]:
     """FLOP/s of a training, feeding included, over those of a matrix product between its epochs.
 
     The product is in fp32 on a CPU, in bf16 on a GPU; the training in what the engine chooses.
+    Where that is bf16 on a CPU, the note has its share of a bf16 product, too.
     """
     models = bench.scaled(toy=("luna",), cpu=CPU_MODELS, cuda=zoo.MODEL_NAMES)
     return [_arithmetic(bench, name) for name in models]
 
 
 def _arithmetic(bench: Bench, name: str) -> Line:
-    recipe = bench.recipe(name, bench.params().train.recipe)
+    recipe, chosen = bench.recipe(name, bench.params().train.recipe), precision_of(bench)
+    kinds = _compared(bench, chosen)
+    operations = training_flops(name, recipe)
+    rates, *products = zip(*_epochs(bench, name, recipe, kinds), strict=True)
+    speeds = [rate * operations / GIGA for rate in rates]
+    note = (
+        f"recipe {recipe.name}, {recipe.input_size} px, batch {recipe.batch_size}, {chosen}: "
+        f"{median(rates):.1f} images/s of {operations / GIGA:.2f} GFLOP; product in {kinds[0]}"
+    )
+    for kind, others in zip(kinds[1:], products[1:], strict=True):
+        share = median(ours / other for ours, other in zip(speeds, others, strict=True))
+        note += f"; {share:.2f} of a {kind} product's {median(others):.0f} GFLOP/s"
+    return compare(
+        f"FLOP/s of training over a matrix product's: {name}",
+        list(zip(speeds, products[0], strict=True)),
+        bench.goal(cpu=CPU_GOAL, cuda=CUDA_GOALS.get(name, CUDA_GOAL)),
+        bench.label,
+        unit="GFLOP/s",
+        times=False,
+        note=note,
+    )
+
+
+def _compared(bench: Bench, chosen: Precision) -> list[Precision]:
+    """Return the kinds of product to measure; the goal is set against the first."""
+    if bench.device.type == "cuda":
+        return ["bf16"]
+    return ["fp32"] if chosen == "fp32" else ["fp32", chosen]
+
+
+def _epochs(
+    bench: Bench, name: str, recipe: Recipe, kinds: Sequence[Precision]
+) -> list[tuple[float, ...]]:
+    """Train; return each epoch's images per second and the GFLOP/s of products after it."""
     batches = bench.scaled(toy=1, cpu=BATCHES.get(name, 2), cuda=32)
     count, epochs = batches * recipe.batch_size, bench.repeats + 1
-    recipe = replace(recipe, epochs=epochs, images_per_epoch=count)
     (learn,) = bench.sides(recipe.input_size, bench.drawn(count, "train"))
-    arithmetic, pairs = training_flops(name, recipe), list[tuple[float, float]]()
+    found: list[tuple[float, ...]] = []
 
     def look(record: EpochRecord) -> None:
-        speed = record.images_per_second * arithmetic / GIGA
-        pairs.append((speed, max(_product(bench) for _ in range(PRODUCTS))))
+        found.append((record.images_per_second, *(_product(bench, kind) for kind in kinds)))
 
-    precision = bench.params().train.precision
     train(
         name,
         fresh_net(name, recipe, 0),
         learn,
         Curve([0.0] * epochs, [0.0] * epochs),
-        recipe=recipe,
-        precision=precision,
+        recipe=replace(recipe, epochs=epochs, images_per_epoch=count),
+        precision=bench.params().train.precision,
         seed=0,
         device=bench.device,
         on_epoch=look,
     )
-    chosen = choose_precision(precision, bench.device, gains=architecture(name).gains_bf16)
-    kind = "bf16" if bench.device.type == "cuda" else "fp32"
-    shown = median(speed for speed, _ in pairs[1:]) * GIGA / arithmetic
-    return compare(
-        f"FLOP/s of training over a matrix product's: {name}",
-        pairs[1:],  # the first epoch warms up
-        bench.goal(cpu=CPU_GOAL, cuda=CUDA_GOALS.get(name, CUDA_GOAL)),
-        bench.label,
-        unit="GFLOP/s",
-        times=False,
-        note=f"recipe {recipe.name}, {recipe.input_size} px, batch {recipe.batch_size}, {chosen}: "
-        f"{shown:.1f} images/s of {arithmetic / GIGA:.2f} GFLOP; product in {kind}",
-    )
+    return found[1:]  # the first epoch warms up
 
 
 def training_flops(name: str, recipe: Recipe) -> int:
@@ -98,13 +117,11 @@ def training_flops(name: str, recipe: Recipe) -> int:
     return int(min(counter.get_total_flops(), 3 * forward)) // images
 
 
-def _product(bench: Bench) -> float:
-    """Return the GFLOP/s of one large matrix product."""
+def _product(bench: Bench, kind: Precision) -> float:
+    """Return the GFLOP/s of the fastest of a few large matrix products."""
     side = bench.scaled(toy=256, cpu=2048, cuda=8192)
-    dtype = torch.bfloat16 if bench.device.type == "cuda" else torch.float32
-    one, other = (torch.randn(side, side, device=bench.device, dtype=dtype) for _ in range(2))
-    finish()
-    started = time.perf_counter()
-    torch.mm(one, other)
-    finish()
-    return 2 * side**3 / (time.perf_counter() - started) / GIGA
+    one, other = (
+        torch.randn(side, side, device=bench.device, dtype=DTYPES[kind]) for _ in range(2)
+    )
+    fastest = min(seconds(lambda: torch.mm(one, other)) for _ in range(PRODUCTS))
+    return 2 * side**3 / fastest / GIGA

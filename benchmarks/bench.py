@@ -27,7 +27,7 @@ from zdm_ml.files import sha256_file
 from zdm_ml.params import Params, parse_params
 from zdm_ml.pipeline.profiles import overlay
 from zdm_ml.recipes import Recipe, RecipeName
-from zdm_ml.training.sides import Side
+from zdm_ml.training.sides import Images, Indices, Side
 
 ROOT = Path(__file__).resolve().parents[1]
 REPEATS = 3
@@ -121,14 +121,15 @@ class Bench:
         rows = [row for group in groups for row in group]
         with TemporaryDirectory(dir=self.scratch) as fresh:
             images = resident_array(self.castings, rows, size, cache or Path(fresh))
-        castings = np.unique([row.part for row in rows], return_inverse=True)[1]
-        sides, start = [], 0
-        for group in groups:
-            places = np.arange(start, start + len(group))
-            targets = np.array([row.target for row in group], dtype=np.int64)
-            sides.append(Side(images, places, targets, castings[places]))
-            start += len(group)
-        return sides
+        ends = np.cumsum([len(group) for group in groups])
+        return sides_of(images, rows, np.split(np.arange(len(rows)), ends[:-1]))
+
+
+def sides_of(images: Images, rows: Sequence[Row], groups: Sequence[Indices]) -> list[Side]:
+    """Return sides that share `images`, uint8 [M, S, S] of M rows; a group is a side's places."""
+    castings = np.unique([row.part for row in rows], return_inverse=True)[1]
+    targets = np.array([row.target for row in rows], dtype=np.int64)
+    return [Side(images, places, targets[places], castings[places]) for places in groups]
 
 
 @contextmanager

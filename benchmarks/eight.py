@@ -10,11 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import Bench
-from reference_loop import score
+from reference_loop import WORKERS, score
 from reference_loop import train as reference_train
 from table import Line, compare, in_turns
 from torch import nn
-from trainings import fresh_net, run_engine
+from trainings import fresh_net, run_engine, score_side
 
 from zdm_ml.data.manifest import Row
 from zdm_ml.evaluation.castings import casting_records
@@ -24,7 +24,6 @@ from zdm_ml.evaluation.selection import Candidate, select
 from zdm_ml.evaluation.thresholds import choose_threshold
 from zdm_ml.models import zoo
 from zdm_ml.recipes import Recipe
-from zdm_ml.training.crossfit import score_side
 from zdm_ml.training.sides import Side
 
 LONGEST = 100.0
@@ -67,7 +66,7 @@ def all_eight(bench: Bench) -> list[Line]:
     note = (
         f"{len(work.recipes)} models at the sizes of profile {profile}, {len(work.learn)} images, "
         f"{' or '.join(map(str, epochs))} epochs, {len(work.test)} test images; "
-        f"chosen: {chosen[0]}, by the reference {chosen[1]}"
+        f"chosen: {chosen[0]}, by the reference, with {WORKERS} loader workers, {chosen[1]}"
     )
     line = compare(
         "all eight trained, evaluated, selected",
@@ -108,7 +107,7 @@ def _named(sides: Sequence[Chosen]) -> str:
 
 
 def reference(bench: Bench, work: Work, seed: int) -> Chosen:
-    """Train and score every model with the reference loop; the fewest errors win."""
+    """Train every model with the reference loop, score its best epoch; the fewest errors win."""
     learn, judge, test = (bench.files(rows) for rows in (work.learn, work.judge, work.test))
     started, errors = time.perf_counter(), {}
     for name, recipe in work.recipes.items():

@@ -23,8 +23,10 @@ import numpy.typing as npt
 import torch
 import typer
 import yaml
+from bench import sides_of
 from rich.console import Console
 from rich.table import Table
+from trainings import Scores, score_side
 
 from zdm_ml.data.images import read_stack
 from zdm_ml.data.listing import read_listing
@@ -38,7 +40,7 @@ from zdm_ml.evaluation.thresholds import choose_threshold
 from zdm_ml.models import zoo
 from zdm_ml.params import Params, parse_params
 from zdm_ml.recipes import Recipe
-from zdm_ml.training.crossfit import cross_fit, score_side
+from zdm_ml.training.crossfit import cross_fit
 from zdm_ml.training.device import seed_everything
 from zdm_ml.training.loop import Curve, TrainResult, train
 from zdm_ml.training.sides import Side
@@ -48,8 +50,6 @@ LAB = ROOT / ".zdm" / "lab"
 FOLDS = 5
 
 console = Console(width=150, highlight=False)
-
-Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,7 @@ def run_fold(trial: Trial, fold: int) -> dict[str, Any]:
     rows = _rows(params, fold)
     recipe = params.recipe(trial.model, scratch=True)
     stack = read_stack(ROOT / "data/castings", [row.path for row in rows], recipe.input_size)
-    sides = {name: _side(stack, rows, name) for name in ("train", "val", "calibration", "test")}
-    sides["fitted"] = _side(stack, rows, "train", "val", "calibration")
+    sides = _sides(stack, rows)
     started = time.perf_counter()
     net, fitted = _fitted(trial, params, recipe, sides, rows)
     seconds = time.perf_counter() - started
@@ -179,7 +178,7 @@ def _fitted(
         return net, None
     families = group(learn.targets, [rows[at].family for at in learn.places])
     groups = dealt(families, recipe.crossfit)[families.place]
-    fit = cross_fit(learn, groups, held_out, recipe)
+    fit = cross_fit(learn, groups, held_out, partial(score_side, spec=recipe))
     run(net, learn, fit.curve)
     return net, fit.scores
 
@@ -294,11 +293,12 @@ def _rows(params: Params, fold: int) -> list[Row]:
     return [row for row in assigned if row.split in ("train", "val", "calibration", "test")]
 
 
-def _side(stack: npt.NDArray[np.uint8], rows: Sequence[Row], *names: str) -> Side:
-    places = np.array([at for at, row in enumerate(rows) if row.split in names], dtype=np.int64)
-    parts = np.unique([row.part for row in rows], return_inverse=True)[1]
-    targets = np.array([row.target for row in rows], dtype=np.int64)
-    return Side(stack, places, targets[places], parts[places])
+def _sides(stack: npt.NDArray[np.uint8], rows: Sequence[Row]) -> dict[str, Side]:
+    learning = ("train", "val", "calibration")
+    splits: dict[str, tuple[str, ...]] = {name: (name,) for name in (*learning, "test")}
+    splits["fitted"] = learning
+    groups = [np.flatnonzero([row.split in names for row in rows]) for names in splits.values()]
+    return dict(zip(splits, sides_of(stack, rows, groups), strict=True))
 
 
 def _logit(scores: Scores) -> Scores:

@@ -7,20 +7,29 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from bench import Bench
+from reference_loop import WORKERS
 from reference_loop import train as reference_train
 from table import Line, compare, in_turns
 from torch import nn
 
 from zdm_ml.data.manifest import CLASSES
 from zdm_ml.models import zoo
+from zdm_ml.models.scoring import InputSpec, ScoringModule
 from zdm_ml.recipes import Recipe
-from zdm_ml.training.device import seed_everything
+from zdm_ml.training.device import Precision, choose_precision, seed_everything
 from zdm_ml.training.frozen import FeatureCache
 from zdm_ml.training.loop import EpochRecord, TrainResult, train
 from zdm_ml.training.sides import Side
 
 OnEpoch = Callable[[EpochRecord], None]
+Scores = npt.NDArray[np.float64]
+
+BATCH = 64
+"""Images that are scored at once."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,11 @@ def fresh_net(name: str, recipe: Recipe, seed: int) -> nn.Module:
     """Return the net with the random weights that a seed gives."""
     seed_everything(seed)
     return zoo.build(name, recipe.input_size, len(CLASSES), recipe.name)
+
+
+def precision_of(bench: Bench) -> Precision:
+    """Return what the engine trains in on this device."""
+    return choose_precision(bench.params().train.precision, bench.device)
 
 
 def run_engine(
@@ -108,7 +122,8 @@ def _same_recipe(bench: Bench, name: str) -> Line:
     errors = [statistics.median(pair[side].errors for pair in pairs) for side in (0, 1)]
     note = (
         f"{recipe.input_size} px, {epochs} epochs of {len(learn)} images; errors of {len(judge)}: "
-        f"ours {errors[0]:g}, reference {errors[1]:g}"
+        f"ours {errors[0]:g}, reference {errors[1]:g}; ours in {precision_of(bench)}, "
+        f"reference in fp32 with {WORKERS} loader workers"
     )
     taken = [(one.seconds, other.seconds) for one, other in pairs]
     return compare(f"same recipe: {name}", taken, None, bench.label, note=note)
@@ -117,3 +132,16 @@ def _same_recipe(bench: Bench, name: str) -> Line:
 def errors_of(record: EpochRecord, judge: Side) -> int:
     """Return the wrong answers, at 0.5, that an epoch's accuracy stands for."""
     return round((1 - record.val_accuracy) * len(judge))
+
+
+@torch.inference_mode()
+def score_side(net: nn.Module, side: Side, spec: InputSpec) -> Scores:
+    """Return P(defect), float64 [N], of a side's images in fp32."""
+    device = next(net.parameters()).device
+    module = ScoringModule(net, spec).eval()
+    batches = [
+        module(torch.from_numpy(side.pictures(slice(start, start + BATCH))).to(device))
+        for start in range(0, len(side), BATCH)
+    ]
+    scores: Scores = torch.cat(batches).double().cpu().numpy()
+    return scores

@@ -23,7 +23,8 @@ FORM = {
         load_params(ROOT / "params.yaml").profile,
         type="string",
         enum=["full", "quick", "smoke"],
-        description="full: the reference recipe. quick, smoke: demo models that never replace it.",
+        description="full: the recipe in params.yaml, all images. "
+        "quick, smoke: demo models that never replace it.",
     ),
     "models": Param(
         MODELS,

@@ -24,6 +24,36 @@ GPU_NODE_MODULES = (
     "zdm_ml.params",
 )
 
+BYSTANDERS = (
+    "zdm_ml.data.layout",
+    "zdm_ml.data.listing",
+    "zdm_ml.errors",
+    "zdm_ml.files",
+    "zdm_ml.params",
+    "zdm_ml.pipeline.dvcfile",
+    "zdm_ml.pipeline.locks",
+    "zdm_ml.pipeline.reporter",
+    "zdm_ml.pipeline.retraining",
+    "zdm_ml.pipeline.stages",
+    "zdm_ml.registry",
+    "zdm_ml.schema",
+    "zdm_ml.settings",
+)
+"""What stages import to find, check, write and report: it decides nothing of what they compute."""
+
+NOT_USED = {
+    "train": (
+        "zdm_ml.evaluation.flops",
+        "zdm_ml.evaluation.metrics",
+        "zdm_ml.evaluation.thresholds",
+    ),
+    "evaluate": ("zdm_ml.data.issues", "zdm_ml.data.splits", "zdm_ml.recipes"),
+}
+"""What comes along with a module of which the stage calls a function that needs none of it."""
+
+READ_ONLY = {"train": "", "evaluate": "zdm_ml.pipeline.fitting"}
+"""A dependency that gives the stage a reader of files, not what it imports for its own work."""
+
 
 def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
@@ -31,6 +61,7 @@ def _imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _importers(root: Path, package: str) -> set[str]:
@@ -135,3 +166,26 @@ def test_every_code_dependency_of_a_stage_exists(project: Path) -> None:
     missing = [dep for dep in deps if dep.startswith("zdm_ml") and not (project / dep).exists()]
 
     assert missing == []
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_all_code_that_decides_what_a_stage_writes_is_among_its_deps(
+    project: Path, stage: str
+) -> None:
+    passed = BYSTANDERS + NOT_USED[stage]
+    reached: set[str] = set()
+    waiting = [f"zdm_ml.pipeline.{stage}_stage"]
+    while waiting:
+        module = waiting.pop()
+        path = project / f"{module.replace('.', '/')}.py"
+        if module in reached or module.startswith(passed) or not path.is_file():
+            continue
+        reached.add(module)
+        if module != READ_ONLY[stage]:
+            waiting += _imports(path)
+
+    deps = read_pipeline(project).stage(f"{stage}@luna").deps
+    files = {f"{module.replace('.', '/')}.py" for module in reached}
+    uncovered = {file for file in files if not any(Path(file).is_relative_to(dep) for dep in deps)}
+
+    assert uncovered == set()

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from zdm_ml import recipes
 from zdm_ml.errors import ConfigError
+from zdm_ml.models import zoo
 from zdm_ml.params import load_params, parse_params
 
 
@@ -210,6 +212,29 @@ def test_what_a_recipe_cannot_override_is_named(raw: dict[str, Any]) -> None:
 
     with pytest.raises(ConfigError, match=r"recipes\.modern\.models\.luna\.transfer"):
         parse_params(raw, "params.yaml")
+
+
+@pytest.mark.parametrize("recipe", ["reference", "modern"])
+def test_a_recipe_for_a_model_that_does_not_exist_is_named(
+    raw: dict[str, Any], recipe: str
+) -> None:
+    raw["recipes"][recipe]["models"] = {"lunna": {"scratch": {"epochs": 3}}}
+
+    with pytest.raises(ConfigError, match=rf"recipes\.{recipe}\.models\.lunna: no such model"):
+        parse_params(raw, "params.yaml")
+
+
+def test_a_run_without_a_model_may_keep_its_recipes(raw: dict[str, Any]) -> None:
+    raw["recipes"]["modern"]["models"] = {"luna": {"scratch": {"epochs": 3}}}
+    del raw["models"]["luna"]
+
+    params = parse_params(raw, "params.yaml")
+
+    assert "luna" in params.recipes["modern"].models
+
+
+def test_recipes_know_the_models_of_the_zoo() -> None:
+    assert recipes.MODEL_NAMES == zoo.MODEL_NAMES
 
 
 def test_shares_that_leave_nothing_to_train_on_are_refused(raw: dict[str, Any]) -> None:

@@ -8,6 +8,18 @@ from typing import Any, Literal
 
 from zdm_ml.errors import ConfigError
 
+MODEL_NAMES = (
+    "luna",
+    "alexnet",
+    "resnet18",
+    "efficientnet_v2_s",
+    "convnext_tiny",
+    "vit_b_16",
+    "swin_t",
+    "dino_vits8",
+)
+"""Those of the zoo, which needs torch; a DAG that reads params.yaml must not."""
+
 RecipeName = Literal["modern", "reference"]
 Sampling = Literal["images", "castings"]
 Optimizer = Literal["adam", "adamw"]
@@ -34,6 +46,11 @@ class AugmentParams:
     lighting: float
     paste: float
 
+    @property
+    def paints(self) -> bool:
+        """Whether anything is drawn on pictures before they are lit."""
+        return max(self.lighting, self.paste) > 0
+
 
 @dataclass(frozen=True)
 class FitParams:
@@ -49,12 +66,12 @@ class FitParams:
 class Method:
     """What a recipe says of every model.
 
-    Under sampling `castings` an epoch is `images_per_epoch` draws, half of each class, every
-    casting of a class as likely as the next; null means as many as there are images. `averaging`
-    is the decay per step of an exponential moving average of the weights, 0 for none; `keep` says
-    whether the best epoch by validation loss or the last one is the result. With `crossfit` of k
-    the castings of val and calibration are trained on too, and the threshold comes from k further
-    nets, each scoring the castings that it was not trained on; 0 for none.
+    Under sampling `castings` an epoch is `images_per_epoch` draws, every casting of a class as
+    likely as the next, half of them good after pasting; null means as many as there are images.
+    `averaging` is the decay per step of an exponential moving average of the weights, 0 for none;
+    `keep` says whether the best epoch by validation loss or the last one is the result. With
+    `crossfit` of k the castings of val and calibration are trained on too, and the threshold comes
+    from k further nets, each scoring the castings that it was not trained on; 0 for none.
     """
 
     batch_size: int
@@ -140,7 +157,9 @@ def demands(recipe: RecipeParams) -> dict[str, bool]:
     augment = recipe.augment
     chances = (augment.horizontal_flip, augment.vertical_flip, augment.paste)
     changes = (augment.stretch, augment.jitter, augment.gamma, augment.lighting, augment.translate)
+    known = ", ".join(MODEL_NAMES)
     return {
+        **{f"models.{it}: no such model, only {known}": it in MODEL_NAMES for it in recipe.models},
         "batch_size: at least 2": recipe.batch_size >= 2,
         "std: above 0": recipe.std > 0,
         "images_per_epoch: at least 2, or null": (

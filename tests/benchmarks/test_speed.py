@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import subprocess
@@ -15,13 +14,6 @@ import pytest
 
 KEYS = {"figure", "ours", "reference", "ratio", "goal", "met", "device"}
 WITH_A_SERVER = "mlflow"
-
-
-@pytest.fixture
-def load(project: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Imports a module of benchmarks/, which is no package."""
-    monkeypatch.syspath_prepend(project / "benchmarks")
-    return importlib.import_module
 
 
 def measure(project: Path, report: Path, *figures: str) -> list[dict[str, Any]]:

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recipes import MILD, STILL, STRONG
 
-from zdm_ml.data.augment import Augmenter, _Memory, draws, lighting_tables, warp_matrices
+from zdm_ml.data.augment import (
+    Augmenter,
+    _Memory,
+    draws,
+    lighting_tables,
+    warp_matrices,
+)
 from zdm_ml.data.pasting import Patch
 from zdm_ml.recipes import AugmentParams
 

@@ -59,26 +59,20 @@ def test_text_that_names_no_device_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "gains", "precision"),
+    ("found", "precision"),
     [
-        ({"avx512_bf16": True, "amx_bf16": False}, True, "bf16"),
-        ({"avx512_bf16": False, "amx_bf16": True}, True, "bf16"),
-        ({"avx512_bf16": True, "amx_bf16": True}, False, "fp32"),
-        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, True, "fp32"),
-        ({}, True, "fp32"),
+        ({"avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bf16"),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, "fp32"),
+        ({}, "fp32"),
     ],
 )
-def test_auto_is_bf16_on_a_cpu_that_computes_in_it_for_a_model_that_gains(
-    monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], gains: bool, precision: str
+def test_auto_is_bf16_on_a_cpu_that_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], precision: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
 
-    assert choose_precision("auto", CPU, gains=gains) == precision
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_precision_that_is_asked_for_is_taken_whatever_is_gained(precision: str) -> None:
-    assert choose_precision(precision, CPU, gains=False) == precision
+    assert choose_precision("auto", CPU) == precision
 
 
 @no_gpu

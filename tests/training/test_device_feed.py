@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from recipes import STILL, STRONG
+from recipes import MILD, STILL, STRONG
 
 from zdm_ml.data.augment import Augmenter
 from zdm_ml.data.pasting import Patch, draw_patches
@@ -101,7 +101,9 @@ def test_flips_and_tables_of_grey_levels_agree_exactly(change: str, device: torc
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("change", ROUNDED)
-def test_light_and_pasted_defects_agree_but_for_rounding(change: str, device: torch.device) -> None:
+def test_light_mixed_castings_and_pasted_defects_agree_but_for_rounding(
+    change: str, device: torch.device
+) -> None:
     result, expected = shown(replace(STILL, **ROUNDED[change]), device)
 
     difference = np.abs(result - expected)
@@ -122,8 +124,11 @@ def test_moved_castings_agree_but_for_rounding(change: str, device: torch.device
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("size", [37, SIZE, 96])
-def test_all_changes_together_agree_but_for_rounding(size: int, device: torch.device) -> None:
-    result, expected = shown(STRONG, device, size)
+@pytest.mark.parametrize("params", [STRONG, MILD], ids=["modern", "reference"])
+def test_all_changes_together_agree_but_for_rounding(
+    params: AugmentParams, size: int, device: torch.device
+) -> None:
+    result, expected = shown(params, device, size)
 
     difference = np.abs(result - expected)
     assert difference.mean() < 0.3

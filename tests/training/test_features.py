@@ -294,14 +294,6 @@ def test_features_outside_the_range_of_half_precision_are_kept_in_single(
     assert np.isfinite(features).all() and features.any()
 
 
-def test_a_picture_takes_what_the_source_says(tmp_path: Path) -> None:
-    source = make_source()
-
-    (view,) = cached_features(source, 1, tmp_path)
-
-    assert source.bytes_per_picture() == view.pieces[0][0][0].nbytes == 2 * 32 * 2 * 2
-
-
 def test_bf16_gives_nearly_the_same_features(tmp_path: Path) -> None:
     source = make_source("feature_extraction")
 

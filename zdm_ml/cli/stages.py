@@ -108,7 +108,7 @@ def train(
 
 @app.command()
 def evaluate(model: ModelOption) -> None:
-    """Score one model, choose its threshold on the calibration castings, test its robustness."""
+    """Score one model, choose its threshold on castings it never saw, test its robustness."""
     context = _context()
     context.params.model(model)
     from zdm_ml.pipeline.evaluate_stage import evaluate as run
@@ -210,11 +210,13 @@ def _epochs(model: str, *, shown: bool) -> Iterator[Show]:
                 if last
                 else ""
             )
+            epochs = progress.epochs if progress.epoch else 1
+            step = f"epoch {progress.epoch}/{epochs}" if progress.epoch else "features"
             bar.update(
                 task,
-                completed=(progress.epoch - 1) * progress.total + progress.done,
-                total=progress.epochs * progress.total,
-                description=f"{model} epoch {progress.epoch}/{progress.epochs}",
+                completed=max(0, progress.epoch - 1) * progress.total + progress.done,
+                total=epochs * progress.total,
+                description=f"{model} {step}",
                 rest=(f"{duration(left)} left" if left else "") + figures,
             )
 

@@ -22,11 +22,13 @@ Places = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.float32]
 
+CELLS = 4
+"""A field of light has this many points across and down."""
+
 _LEVELS = np.arange(256, dtype=np.float64)
 _THREADS = 2
 _BLOCK = 1024
 _UNIFORM = 16
-_CELLS = 4
 _MIRROR_X, _MIRROR_Y, _TURN, _SCALE, _SHIFT_X, _SHIFT_Y = range(6)
 _STRETCH, _AXIS, _BRIGHTNESS, _CONTRAST, _GAMMA, _PASTE, _PATCH = range(6, 13)
 
@@ -45,18 +47,17 @@ def draws(seed: int, epoch: int, places: Places) -> Draws:
     So a training that resumes at an epoch sees the same pictures, whatever the batch size, the
     number of threads or the number of processes that share a batch.
     """
-    blocks = [_block(seed, epoch, int(place) // _BLOCK) for place in places]
-    rows = [int(place) % _BLOCK for place in places]
+    found = [(_block(seed, epoch, int(at) // _BLOCK), int(at) % _BLOCK) for at in places]
     return Draws(
-        np.stack([block.uniform[row] for block, row in zip(blocks, rows, strict=True)]),
-        np.stack([block.field[row] for block, row in zip(blocks, rows, strict=True)]),
+        np.stack([block.uniform[row] for block, row in found]),
+        np.stack([block.field[row] for block, row in found]),
     )
 
 
 @lru_cache(maxsize=4)
 def _block(seed: int, epoch: int, number: int) -> Draws:
     rng = np.random.default_rng((seed, epoch, number + 1))
-    field = rng.standard_normal((_BLOCK, _CELLS, _CELLS), dtype=np.float32)
+    field = rng.standard_normal((_BLOCK, CELLS, CELLS), dtype=np.float32)
     return Draws(rng.random((_BLOCK, _UNIFORM)), field)
 
 
@@ -84,10 +85,11 @@ class Augmenter:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="augment")
         self._memory = _Memory()
-        # Images are the unit of parallel work; OpenCV's own threads would only compete.
-        cv2.setNumThreads(1)
 
     def __enter__(self) -> Augmenter:
+        # Images are the unit of parallel work; OpenCV's own threads would only compete.
+        self._threads_before = cv2.getNumThreads()
+        cv2.setNumThreads(1)
         return self
 
     def __exit__(
@@ -97,6 +99,7 @@ class Augmenter:
         trace: TracebackType | None,
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(self._threads_before)
 
     def batch(
         self, images: Grey, targets: Targets, epoch: int, places: Places
@@ -116,7 +119,7 @@ class Augmenter:
         def fill(start: int) -> None:
             warped, lit = (np.empty(images.shape[1:], kind) for kind in (np.uint8, np.float32))
             for at in range(start, len(images), self._threads):
-                if pasted[at] < 0 and not self._params.lighting:
+                if not self._params.paints:
                     # The other way round: floats are warped faster than bytes.
                     cv2.LUT(images[at], tables[at], dst=lit)
                     _warp(lit, warps[at], result[at])
@@ -216,10 +219,14 @@ def _warp(image: Grey | Pixels, matrix: Reals, out: Grey | Pixels) -> None:
 
 def _shade(out: Grey, field: npt.NDArray[np.float32]) -> None:
     """Multiply the picture by 1 + `field`, spread smoothly over it."""
+    cv2.multiply(out, smooth_field(1 + field, out.shape[0]), dst=out, dtype=cv2.CV_8U)
+
+
+def smooth_field(field: npt.NDArray[np.float32], size: int) -> Pixels:
+    """Return the field spread to float32 [size, size]."""
     # Cubic at a few pixels per cell and linear from there: a fifth of the time of cubic alone.
-    fine = cv2.resize(1 + field, (4 * _CELLS, 4 * _CELLS), interpolation=cv2.INTER_CUBIC)
-    smooth = cv2.resize(fine, out.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    cv2.multiply(out, smooth, dst=out, dtype=cv2.CV_8U)
+    fine = cv2.resize(field, (4 * CELLS, 4 * CELLS), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(fine, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _turns(angles: Reals) -> Reals:

@@ -1,4 +1,4 @@
-"""Resident arrays: the images of one data version, decoded once for all who train or evaluate."""
+"""Resident arrays: the images of one data version, decoded once for all trainings."""
 
 from __future__ import annotations
 

@@ -27,8 +27,7 @@ class Architecture:
     layer that is new for our classes; `last` are the modules that `transfer: partial` trains
     with it. `input_size` must be at least `smallest` and a multiple of `step`. `patch` is the
     patch size where position embeddings depend on the input size. `modern` builds what recipe
-    `modern` makes of the net, where that is another one. `gains_bf16` says whether bf16 makes
-    training faster on CPUs that compute in it (docs/experiments.md has the table).
+    `modern` makes of the net, where that is another one.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Architecture:
     weights: OfficialWeights | None = None
     licence: str = _TORCHVISION_LICENCE
     modern: Callable[[int, int], nn.Module] | None = None
-    gains_bf16: bool = True
 
 
 _REGISTRY: dict[str, Architecture] = {}

@@ -10,13 +10,12 @@ from zdm_ml.evaluation.scoring import score_rows
 from zdm_ml.files import write_json
 from zdm_ml.models.net import load_net
 from zdm_ml.pipeline.evaluate_stage import calibrated
+from zdm_ml.pipeline.fitting import CROSSFIT_FILE
 from zdm_ml.pipeline.reporter import Show
 from zdm_ml.pipeline.stages import Context
-from zdm_ml.pipeline.train_stage import train_into
+from zdm_ml.pipeline.train_stage import DECISION_FILE, train_into
 from zdm_ml.training.device import choose_device
 from zdm_ml.training.loop import TrainResult
-
-DECISION_FILE = "decision.json"
 
 
 def train_alone(context: Context, name: str, out: Path, show: Show) -> TrainResult:
@@ -33,8 +32,9 @@ def train_alone(context: Context, name: str, out: Path, show: Show) -> TrainResu
     result = train_into(context, name, out, out / "history.csv", show)
     if context.settings.rank > 0:  # of several processes the leading one writes
         return result
-    manifest = read_manifest(context.paths["manifest"])
-    rows = [row for row in manifest if row.split in ("val", "calibration")]
+    # Cross-fitting has scored what chooses the threshold.
+    sides = () if (out / CROSSFIT_FILE).is_file() else ("val", "calibration")
+    rows = [row for row in read_manifest(context.paths["manifest"]) if row.split in sides]
     device = choose_device(context.params.train.device)
     scores = score_rows(
         load_net(out, device),

@@ -19,6 +19,8 @@ from zdm_ml.data.manifest import Row, read_manifest
 from zdm_ml.data.resident import resident_array
 from zdm_ml.evaluation.calibration import dealt
 from zdm_ml.evaluation.castings import group
+from zdm_ml.evaluation.scoring import score_rows
+from zdm_ml.models.net import LoadedNet, NetSpec
 from zdm_ml.pipeline.reporter import Reporter
 from zdm_ml.pipeline.stages import Context, write_csv
 from zdm_ml.recipes import Recipe
@@ -27,6 +29,7 @@ from zdm_ml.training.crossfit import CrossFit, cross_fit
 from zdm_ml.training.device import choose_device
 from zdm_ml.training.frozen import FeatureCache
 from zdm_ml.training.loop import Curve, EpochRecord, TrainResult, train
+from zdm_ml.training.micro_batches import named_when_out_of_memory
 from zdm_ml.training.parallel import Processes
 from zdm_ml.training.sides import Images, Side
 
@@ -38,8 +41,12 @@ _COLUMNS = ("path", "part", "label", "score")
 
 @dataclass(frozen=True)
 class Material:
-    """What a training sees: `rows` are those of `learn`; `judge` is None under cross-fitting."""
+    """What a training sees: `rows` are those of `learn`; `judge` is None under cross-fitting.
 
+    `every` are the rows of the array that both sides have their places in.
+    """
+
+    every: list[Row]
     rows: list[Row]
     learn: Side
     judge: Side | None
@@ -56,19 +63,23 @@ def read_material(context: Context, recipe: Recipe) -> Material:
     learn_rows, learn = _side(images, rows, learning)
     _, judge = _side(images, rows, ("val",))
     logger.info("%d images to learn from at %d px", len(learn), recipe.input_size)
-    return Material(learn_rows, learn, None if recipe.crossfit else judge)
+    return Material(rows, learn_rows, learn, None if recipe.crossfit else judge)
 
 
 def fit(
     context: Context,
     name: str,
     net: nn.Module,
+    spec: NetSpec,
     recipe: Recipe,
     material: Material,
     checkpoints: Path,
     reporter: Reporter,
 ) -> tuple[TrainResult, CrossFit | None]:
-    """Train `net`; with a recipe that cross-fits, first the nets that score what they never saw."""
+    """Train `net`; with a recipe that cross-fits, first the nets that score what they never saw.
+
+    `spec` says how pictures are looked at.
+    """
     processes = processes_of(context.settings)
 
     def run(number: int, fresh: nn.Module, learn: Side, judge: Side | Curve) -> TrainResult:
@@ -97,12 +108,24 @@ def fit(
         fresh = copy.deepcopy(net)
         return fresh, run(number, fresh, learn, judge).history
 
+    def score(fresh: nn.Module, side: Side) -> npt.NDArray[np.float64]:
+        # From files, as stage evaluate and the server do: the array's pictures are resized already.
+        device = training_device(context, processes)
+        with named_when_out_of_memory(name, context.params.evaluate.batch_size):
+            return score_rows(
+                LoadedNet(spec, fresh.eval(), device),
+                [material.every[place] for place in side.places],
+                context.paths["castings"],
+                batch_size=context.params.evaluate.batch_size,
+                max_pixels=context.params.audit.max_pixels,
+            )
+
     if material.judge is not None:
         return run(0, net, material.learn, material.judge), None
     targets = np.array([row.target for row in material.rows], dtype=np.int64)
     families = group(targets, [row.family for row in material.rows])
     groups = dealt(families, recipe.crossfit)[families.place]
-    crossfit = cross_fit(material.learn, groups, held_out, recipe)
+    crossfit = cross_fit(material.learn, groups, held_out, score)
     return run(recipe.crossfit, net, material.learn, crossfit.curve), crossfit
 
 

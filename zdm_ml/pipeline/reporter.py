@@ -17,7 +17,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is: epochs and images count over all its nets; `last` is the last epoch."""
+    """Where a training is: epochs and images count over all its nets; `last` is the last epoch.
+
+    Epoch 0 is before the first: features of `done` images out of `total` are there.
+    """
 
     epoch: int
     epochs: int
@@ -52,11 +55,18 @@ class Reporter:
         self.net = net
 
     def step(self, done: int, total: int, epoch: int) -> None:
-        """Tell the share of the epoch that is done, counted in images."""
-        past = self.net * self.epochs + epoch - 1
-        reached = past + done / max(1, total)
-        left = self._seconds_left(reached)
-        self.show(Progress(past + 1, self.nets * self.epochs, done, total, left, self.last))
+        """Tell the share of the epoch that is done, counted in images.
+
+        Epoch 0 makes features for all that follow, and counts for none of them.
+        """
+        past = self.net * self.epochs + max(0, epoch - 1)
+        reached = past + (done / max(1, total) if epoch else 0)
+        left = self._seconds_left(reached) if epoch else None
+        self.show(
+            Progress(
+                past + 1 if epoch else 0, self.nets * self.epochs, done, total, left, self.last
+            )
+        )
         self._write(epoch, reached / (self.nets * self.epochs))
 
     def epoch(self, record: EpochRecord) -> None:

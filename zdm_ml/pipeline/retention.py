@@ -15,7 +15,7 @@ from zdm_ml.pipeline.workspace import remove_worktree, run_tag
 from zdm_ml.settings import Settings, make_home
 
 DAYS = 7
-"""Age from which checkpoints, experiments and copies of data versions go."""
+"""Age from which checkpoints, features, experiments and copies of data versions go."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ def collect(settings: Settings, *, keep: int, needed: Collection[str]) -> Collec
     with FileLock(home / "locks" / "data.lock"):
         runs = _forget_runs(settings, keep=keep, needed=needed)
         checkpoints = _forget_older(home / "checkpoints")
+        _forget_older(home / "features")
         for path in _older(home / "experiments"):
             remove_worktree(settings, path)
         _forget_older(home / "data")  # comes back from the cache when needed
@@ -77,7 +78,7 @@ def _forget_runs(settings: Settings, *, keep: int, needed: Collection[str]) -> i
 
 
 def _forget_older(folder: Path) -> int:
-    """Remove the folders in `folder` that nothing has written to for a week."""
+    """Remove the folders in `folder` that nothing has used for a week."""
     old = _older(folder)
     for path in old:
         shutil.rmtree(path, ignore_errors=True)
@@ -86,4 +87,10 @@ def _forget_older(folder: Path) -> int:
 
 def _older(folder: Path) -> list[Path]:
     limit = time.time() - DAYS * 86400
-    return [path for path in folder.glob("*") if path.is_dir() and path.stat().st_mtime < limit]
+    return [path for path in folder.glob("*") if path.is_dir() and _last_use(path) < limit]
+
+
+def _last_use(folder: Path) -> float:
+    """Return when something was put into a folder; features are read without that: their lock."""
+    lock = folder / "lock"
+    return (lock if lock.is_file() else folder).stat().st_mtime

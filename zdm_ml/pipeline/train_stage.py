@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -39,6 +38,7 @@ from zdm_ml.training.loop import CURVE_IMAGES, TrainResult
 
 logger = logging.getLogger(__name__)
 
+DECISION_FILE = "decision.json"
 HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "val_accuracy", "learning_rate")
 
 
@@ -67,16 +67,17 @@ def train_into(context: Context, name: str, folder: Path, history: Path, show: S
             if processes.leads:
                 context.verified_castings()
             net, spec, recipe = _initial_net(context, name)
-        with model_run(context, name, spec.init, _flat(asdict(recipe))) as run:
+        with model_run(context, name, spec.init, asdict(recipe)) as run:
             nets = recipe.crossfit + 1
             reporter = Reporter(context, name, recipe.epochs, nets, run, show)
             with processes.lead_first():
                 material = read_material(context, recipe)
-            result, crossfit = fit(context, name, net, recipe, material, kept, reporter)
+            result, crossfit = fit(context, name, net, spec, recipe, material, kept, reporter)
             if not processes.leads:
                 return result
+            # A folder that is trained into again must not keep what other nets were judged by.
+            (folder / DECISION_FILE).unlink(missing_ok=True)
             spec = save_net(folder, net, spec)
-            # A folder that is trained into again must not keep the scores of other nets.
             (folder / CROSSFIT_FILE).unlink(missing_ok=True)
             if crossfit is not None:
                 write_scores(folder / CROSSFIT_FILE, material.rows, crossfit.scores)
@@ -84,7 +85,8 @@ def train_into(context: Context, name: str, folder: Path, history: Path, show: S
             run.finish(
                 model_digest=spec.digest, history=history, artifacts={picture: "learning_curve"}
             )
-    shutil.rmtree(kept, ignore_errors=True)
+        # While the lock is held: whoever waits for it begins with checkpoints of its own.
+        shutil.rmtree(kept, ignore_errors=True)
     return result
 
 
@@ -133,15 +135,6 @@ def _initial_net(context: Context, name: str) -> tuple[nn.Module, NetSpec, Recip
         standardise=recipe.standardise,
     )
     return net, spec, recipe
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested values with dotted keys, as MLflow shows parameters."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        nested = isinstance(value, Mapping)
-        flat |= _flat(value, f"{before}{key}.") if nested else {f"{before}{key}": value}
-    return flat
 
 
 def estimate_hours(context: Context, names: Collection[str]) -> tuple[float, float]:

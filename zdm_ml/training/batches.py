@@ -122,12 +122,13 @@ class Feed(Epochs):
     def batches(self, epoch: int) -> Iterator[tuple[Inputs, Targets]]:
         """Yield float32 [B, S, S] and targets, each made by a thread a few batches ahead."""
 
-        def make(share: tuple[Indices, Indices]) -> tuple[Inputs, Targets]:
-            batch, places = share
-            pictures, targets = self.side.pictures(batch), self.side.targets[batch]
-            return self.augmenter.batch(pictures, targets, epoch, places)
+        return ahead(lambda share: self.shown(epoch, *share), self.shares(epoch))
 
-        return ahead(make, self.shares(epoch))
+    def shown(self, epoch: int, chosen: Indices, places: Indices) -> tuple[Inputs, Targets]:
+        """Return float32 [B, S, S] and targets of the chosen images at places of an epoch."""
+        side = self.side
+        pictures, targets = side.pictures(chosen), side.targets[chosen]
+        return self.augmenter.batch(pictures, targets, epoch, places)
 
 
 def ahead(make: Callable[[Item], Made], items: Sequence[Item]) -> Generator[Made, None, None]:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
-from zdm_ml.models.scoring import InputSpec, ScoringModule
 from zdm_ml.training.loop import Curve, EpochRecord
 from zdm_ml.training.sides import Indices, Side
 
@@ -18,7 +16,8 @@ Scores = npt.NDArray[np.float64]
 Fit = Callable[[int, Side, Side], tuple[nn.Module, Sequence[EpochRecord]]]
 """Trains a net on one side beside another: the group's number, who learns, who is held out."""
 
-_BATCH = 64
+Score = Callable[[nn.Module, Side], Scores]
+"""Returns P(defect), float64 [N], of a side's images, looked at as the net in use looks at them."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class CrossFit:
     curve: Curve
 
 
-def cross_fit(learn: Side, groups: Indices, fit: Fit, spec: InputSpec) -> CrossFit:
+def cross_fit(learn: Side, groups: Indices, fit: Fit, score: Score) -> CrossFit:
     """Train one net per group on the images of all others, and score the group with it.
 
     `groups` [N] numbers the images from 0 on; images of one casting share a group. What a
@@ -43,7 +42,7 @@ def cross_fit(learn: Side, groups: Indices, fit: Fit, spec: InputSpec) -> CrossF
         held = np.flatnonzero(groups == number)
         rest, held_out = learn.part(np.flatnonzero(groups != number)), learn.part(held)
         net, history = fit(number, rest, held_out)
-        scores[held] = score_side(net, held_out, spec)
+        scores[held] = score(net, held_out)
         histories.append(history)
     epochs = list(zip(*histories, strict=True))
     return CrossFit(
@@ -53,16 +52,3 @@ def cross_fit(learn: Side, groups: Indices, fit: Fit, spec: InputSpec) -> CrossF
             [float(np.mean([record.val_accuracy for record in epoch])) for epoch in epochs],
         ),
     )
-
-
-@torch.inference_mode()
-def score_side(net: nn.Module, side: Side, spec: InputSpec) -> Scores:
-    """Return P(defect), float64 [N], of a side's images in fp32."""
-    device = next(net.parameters()).device
-    module = ScoringModule(net, spec).eval()
-    batches = [
-        module(torch.from_numpy(side.pictures(slice(start, start + _BATCH))).to(device))
-        for start in range(0, len(side), _BATCH)
-    ]
-    scores: Scores = torch.cat(batches).double().cpu().numpy()
-    return scores

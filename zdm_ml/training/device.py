@@ -41,14 +41,14 @@ def choose_device(text: str) -> torch.device:
     return device
 
 
-def choose_precision(text: str, device: torch.device, *, gains: bool = True) -> Precision:
+def choose_precision(text: str, device: torch.device) -> Precision:
     """Return the precision for `auto`, `fp32` or `bf16`.
 
-    `auto` is bf16 where the device computes in it (a CPU with AVX512-BF16 or AMX, a GPU from
-    Ampere on); on a CPU only for a model that `gains` by it.
+    `auto` is bf16 where the device computes in it: a CPU with AVX512-BF16 or AMX, a GPU from
+    Ampere on.
     """
     if text == "auto":
-        return "bf16" if _computes_bf16(device, gains) else "fp32"
+        return "bf16" if _computes_bf16(device) else "fp32"
     if text == "fp32":
         return "fp32"
     if text == "bf16":
@@ -92,11 +92,11 @@ def repeatable(device: torch.device) -> Iterator[None]:
         memory.fill_uninitialized_memory = fill_before
 
 
-def _computes_bf16(device: torch.device, gains: bool) -> bool:
+def _computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     found = torch.cpu.get_capabilities()
-    return gains and bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def _instead_of(text: str, why: str) -> torch.device:

@@ -7,18 +7,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
 
 from zdm_ml.data.augment import (
+    CELLS,
     Places,
     Reals,
     draws,
     lighting_tables,
     pasted_patches,
+    smooth_field,
     warp_matrices,
 )
 from zdm_ml.data.pasting import Patch
@@ -26,10 +27,6 @@ from zdm_ml.recipes import AugmentParams
 from zdm_ml.training.batches import Epochs, ahead
 from zdm_ml.training.device_images import DeviceImages, in_host_memory
 from zdm_ml.training.sides import Indices, Targets
-
-# The field of `Draws`, and what the CPU spreads it to before it goes on linearly.
-_CELLS = 4
-_FINE = 4 * _CELLS
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,9 @@ class DeviceAugmenter:
     """Shows what an `Augmenter` shows, from images that are on a device, a batch at a time.
 
     `plan` needs the CPU alone and may run in another thread. `make` queues work for the device and
-    reads nothing back, so a GPU never waits for the CPU. Before brightness and contrast some grey
-    levels differ by one from an `Augmenter`'s: few, but every seventh beside an OpenCV older than
-    5, which interpolates at thirty-seconds of a pixel.
+    reads nothing back, so a GPU never waits for the CPU. Where something is drawn on pictures, some
+    grey levels differ by one from an `Augmenter`'s: few, but every seventh beside an OpenCV older
+    than 5, which interpolates at thirty-seconds of a pixel.
     """
 
     def __init__(
@@ -103,34 +100,42 @@ class DeviceAugmenter:
 
     def make(self, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
         """Return normalised pictures, float32 [B, S, S], and targets, int64 [B], on the device."""
-        levels = self._warped(self.images.unstage(plan.staged), self._sent(plan.warps))
+        pictures = self.images.unstage(plan.staged)
+        if not self._params.paints:
+            lit = self._lit(pictures, plan.tables)
+            return self._warped(lit, plan.warps), self._sent(plan.targets)
+        levels = self._warped(pictures.float(), plan.warps).round_()
         if self._dense is not None:
             levels = _pasted(levels, *self._dense, self._sent(plan.patches))
         if self._params.lighting:
             levels = self._shaded(levels, self._sent(plan.fields))
-        found = self._sent(plan.tables).gather(1, levels.flatten(1).long())
-        return found.view_as(levels), self._sent(plan.targets)
+        return self._lit(levels, plan.tables), self._sent(plan.targets)
 
     def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.images.device, non_blocking=True)
 
+    def _lit(self, levels: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
+        """Return normalised pictures, float32 [B, S, S], of whole grey levels."""
+        return self._sent(tables).gather(1, levels.flatten(1).long()).view(levels.shape)
+
     def _warped(self, pictures: torch.Tensor, warps: torch.Tensor) -> torch.Tensor:
-        """Return grey levels, float32 [B, S, S].
+        """Return warped pictures, float32 [B, S, S].
 
         The grid is summed rather than multiplied as in `affine_grid`: where matrix products are
         allowed TF32, that would move pixels.
         """
+        warps = self._sent(warps)
         pixels = self._pixels[None, :, None]
         across = pixels * warps[:, None, :, 0] + warps[:, None, :, 2]
         down = pixels * warps[:, None, :, 1]
         warped = functional.grid_sample(
-            pictures.unsqueeze(1).float(),
+            pictures.unsqueeze(1),
             across[:, None, :] + down[:, :, None],
             mode="bilinear",
             padding_mode="border",
             align_corners=False,
         )
-        return warped.squeeze(1).round_()
+        return warped.squeeze(1)
 
     def _shaded(self, levels: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
         light = 1 + self._spread @ fields @ self._spread.T
@@ -173,12 +178,8 @@ def _spread(size: int) -> npt.NDArray[np.float32]:
 
     OpenCV interpolates rows and columns apart; so column k is what it makes of the k-th unit row.
     """
-    columns = []
-    for unit in np.eye(_CELLS, dtype=np.float32):
-        fine = cv2.resize(np.tile(unit, (_CELLS, 1)), (_FINE, _FINE), interpolation=cv2.INTER_CUBIC)
-        smooth = cv2.resize(fine, (size, size), interpolation=cv2.INTER_LINEAR)
-        columns.append(smooth[0])
-    return np.stack(columns, 1).astype(np.float32)
+    units = np.eye(CELLS, dtype=np.float32)
+    return np.stack([smooth_field(np.tile(unit, (CELLS, 1)), size)[0] for unit in units], 1)
 
 
 def _dense(

@@ -53,7 +53,7 @@ def estimate_seconds(jobs: Sequence[Job], *, budget: float = 8.0) -> dict[str, f
     so that other programs do not count: the answer is for a machine with nothing else to do.
     What does not fit in `budget` seconds is put at the median speed of the nets timed, its own
     family's if there is one. Right within a factor of two; rather too long than too short, as
-    the steps are cold.
+    the steps are cold. That the features of a frozen trunk are cached is not counted on.
     """
     work = {job.model_name: flops(job.model_name, job.input_size, job.recipe) for job in jobs}
     speedup = torch.get_num_threads() ** _SCALING

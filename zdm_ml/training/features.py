@@ -42,6 +42,7 @@ _VERSION = 1
 # Trunks times sides whose features stay: what all eight models use, and what was used just now.
 _KEPT = 16
 _IN_USE_SECONDS = 3600.0
+_LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -98,15 +99,10 @@ class FeatureSource:
             features: npt.NDArray[np.float32] = self.net.features(pixels).cpu().numpy()
         return features
 
-    def bytes_per_picture(self) -> int:
-        """Return what one picture takes in the cache, which decides how many views fit."""
-        pictures, _ = self.pictures(0, np.zeros(1, np.int64))
-        return _narrow(self.features(pictures)).nbytes
-
 
 def side_digest(side: Side) -> str:
-    """Return the hex sha256 of a side's images and targets, in order."""
-    total = hashlib.sha256(side.targets.tobytes())
+    """Return the hex sha256 of a side's images, targets and castings, in order."""
+    total = hashlib.sha256(side.targets.tobytes() + side.castings.tobytes())
     for start in range(0, len(side), _PIECE):
         total.update(side.pictures(slice(start, start + _PIECE)).tobytes())
     return f"{total.hexdigest()}-{side.size}"
@@ -135,6 +131,7 @@ def cached_features(
             for start in range(0, source.count, _PIECE):
                 places = np.arange(start, min(start + _PIECE, source.count))
                 pieces.append(shelf.piece(source, view, places))
+                shelf.mark()
                 on_step(view * source.count + int(places[-1]) + 1, views * source.count)
             found.append(View(pieces))
     _prune(folder)
@@ -186,6 +183,11 @@ class _Shelf:
         path = self.folder / f"{view}-{places[0]}-{sample}.npy"
         return _read(path) or self.keep(path, *_compute(source, view, places))
 
+    def mark(self) -> None:
+        """Note the time of use, which pruning goes by."""
+        with suppress(OSError):
+            os.utime(self.folder / _LOCK)
+
     def keep(self, path: Path, features: Features, targets: Targets) -> tuple[Features, Targets]:
         """Move a piece to its file; after a failure nothing is written any more."""
         try:
@@ -204,20 +206,18 @@ def _alone(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         with suppress(OSError):  # a write that fails says why
             folder.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((folder / "lock").open("wb"))
+            lock = stack.enter_context((folder / _LOCK).open("wb"))
             fcntl.flock(lock, fcntl.LOCK_EX)  # filelock's way; a bare GPU node has no filelock
-            os.utime(folder / "lock")  # the time of the last use, which pruning goes by
         yield
 
 
 def _prune(folder: Path) -> None:
     """Drop the shelves longest unused; who has one mapped keeps it until the mapping ends."""
-    with suppress(OSError):  # another process may be at it
-        used = {it: (it / "lock").stat().st_mtime for it in folder.iterdir() if it.is_dir()}
-        for shelf in sorted(used, key=used.__getitem__, reverse=True)[_KEPT:]:
-            if time.time() - used[shelf] > _IN_USE_SECONDS:
-                log.info("features %s are dropped: unused for long", shelf)
-                shutil.rmtree(shelf, ignore_errors=True)
+    used = {lock: lock.stat().st_mtime for lock in folder.glob(f"*/{_LOCK}")}
+    for lock in sorted(used, key=used.__getitem__, reverse=True)[_KEPT:]:
+        if time.time() - used[lock] > _IN_USE_SECONDS:
+            log.info("features %s are dropped: unused for long", lock.parent)
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _compute(source: FeatureSource, view: int, places: Indices) -> tuple[Features, Targets]:

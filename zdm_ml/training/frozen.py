@@ -21,7 +21,7 @@ from zdm_ml.training.features import (
     side_digest,
 )
 from zdm_ml.training.sides import Images, Indices, Side, Targets
-from zdm_ml.training.steps import Classifier
+from zdm_ml.training.steps import Classifier, OnStep
 
 log = logging.getLogger(__name__)
 
@@ -75,13 +75,18 @@ class Halved:
 
 
 def halve(
-    classifier: Classifier, feed: Feed, judge: Side | None, recipe: Recipe, cache: FeatureCache
+    classifier: Classifier,
+    feed: Feed,
+    judge: Side | None,
+    recipe: Recipe,
+    cache: FeatureCache,
+    on_step: OnStep = lambda done, total, epoch: None,
 ) -> Halved | None:
     """Return the tail of a frozen net with its features for every epoch, or None without gain.
 
     There is none where nothing is frozen, where the net cannot be cut, or where the epochs show
     fewer images than one view has. Views are so many that making them costs half of the forward
-    passes that they save, at most `cache.views`.
+    passes that they save, at most `cache.views`. `on_step(done, total, 0)` counts pictures.
     """
     if cache.transfer == "full" or recipe.epochs * feed.count < len(feed.side):
         return None
@@ -99,12 +104,14 @@ def halve(
     }
 
     def augmented(view: int, places: Indices) -> tuple[Inputs, Targets]:
-        side = feed.side
-        return feed.augmenter.batch(side.pictures(places), side.targets[places], view, places)
+        return feed.shown(view, places, places)
 
     shown = (len(feed.side), facts, classifier.device, classifier.precision)
     learnt = cached_features(
-        FeatureSource(split, classifier, augmented, *shown), views, cache.folder
+        FeatureSource(split, classifier, augmented, *shown),
+        views,
+        cache.folder,
+        lambda done, total: on_step(done, total, 0),
     )
     tail = TailClassifier(**{**vars(classifier), "net": split.tail})
     judged = None if judge is None else _seen_once(split, classifier, judge, cache.folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,13 +13,12 @@ import torch
 from torch import nn
 
 from zdm_ml.errors import TrainingError
-from zdm_ml.models import zoo
 from zdm_ml.models.transfer import train_mode
 from zdm_ml.recipes import Recipe
 from zdm_ml.training import checkpoint as checkpoints
 from zdm_ml.training.device import choose_precision, repeatable, seed_everything
 from zdm_ml.training.frozen import FeatureCache
-from zdm_ml.training.micro_batches import MicroBatches
+from zdm_ml.training.micro_batches import MicroBatches, named_when_out_of_memory
 from zdm_ml.training.parallel import ALONE, Processes
 from zdm_ml.training.sides import Side
 from zdm_ml.training.sources import CURVE_IMAGES, Curve, Source, open_source
@@ -118,7 +118,8 @@ def train(
 
     `learn` is trained on, `judge` is validated on after each epoch, unless it is the curve of
     other nets; images are uint8 [N, S, S] of the net's input size. `on_step(done, total, epoch)`
-    counts the images of one epoch and is called at most five times per second. With `checkpoint`,
+    counts the images of one epoch, at most five times per second, or under epoch 0 those whose
+    features are made. With `checkpoint`,
     a killed training goes on at its epoch and ends, on a CPU with as many threads, with the same
     bits; `on_epoch` sees only the epochs trained here. The caller removes the checkpoint once it
     has saved the net. With `features` those of a frozen trunk are computed once and cached. Each of
@@ -128,15 +129,18 @@ def train(
     not finite and when a single image does not fit in memory.
     """
     _check(name, net, learn, judge)
-    net = processes.synchronised(net, device)
-    classifier = _place(name, net, recipe, precision, device)
-    held_out = len(judge) if isinstance(judge, Side) else 0
-    facts = signature(classifier, recipe, seed, len(learn), held_out)
-    _warn_of_small_shares(recipe, processes)
-    with (
-        repeatable(device),
-        open_source(classifier, learn, judge, recipe, seed, features, processes) as source,
-    ):
+    on_step = on_step if processes.leads else lambda done, total, epoch: None
+    with ExitStack() as stack:
+        stack.enter_context(named_when_out_of_memory(name, recipe.batch_size))
+        net = processes.synchronised(net, device)
+        classifier = _place(name, net, recipe, precision, device)
+        held_out = len(judge) if isinstance(judge, Side) else 0
+        facts = signature(classifier, recipe, seed, learn, held_out)
+        _warn_of_small_shares(recipe, processes)
+        stack.enter_context(repeatable(device))
+        source = stack.enter_context(
+            open_source(classifier, learn, judge, recipe, seed, features, processes, on_step)
+        )
         trained = source.classifier
         state = begin(trained, recipe, len(source.feed.order(1)), checkpoint, facts)
         resumed_after = len(state.history)
@@ -149,7 +153,7 @@ def train(
             processes,
             MicroBatches(name, alone=processes.alone),
             MicroBatches(name),
-            on_step if processes.leads else lambda done, total, epoch: None,
+            on_step,
         )
         for epoch in range(resumed_after + 1, recipe.epochs + 1):
             record = training.epoch(epoch)
@@ -170,8 +174,7 @@ def _place(
 ) -> Classifier:
     # A tensor that is channels_last makes every convolution after it run in that layout.
     net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    gains = name not in zoo.MODEL_NAMES or zoo.architecture(name).gains_bf16
-    chosen = choose_precision(precision, device, gains=gains)
+    chosen = choose_precision(precision, device)
     shape = (recipe.input_size, recipe.mean, recipe.std, recipe.standardise)
     return Classifier(name, net, device, chosen, *shape)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -72,6 +73,15 @@ class MicroBatches:
         net.zero_grad(set_to_none=True)
         gc.collect()
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def named_when_out_of_memory(name: str, images: int) -> Iterator[None]:
+    """Turn what else runs out of memory, beside batches of `images`, into the error for it."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise no_room(name, images) from error
 
 
 def no_room(name: str, images: int, *, alone: bool = True) -> TrainingError:

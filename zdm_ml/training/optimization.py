@@ -26,7 +26,8 @@ def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int)
     """Return the schedule, to be stepped after each of an epoch's `steps`.
 
     one_cycle (Smith and Topin, arXiv:1708.07120) climbs for a fifth of the steps, then falls to
-    zero along a cosine; exponential multiplies the rate by gamma after each epoch.
+    zero along a cosine, while Adam's first beta falls from 0.95 to 0.85 and climbs back;
+    exponential multiplies the rate by gamma after each epoch.
     """
     if recipe.schedule == "one_cycle":
         total = recipe.epochs * steps + 1

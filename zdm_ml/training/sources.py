@@ -19,7 +19,7 @@ from zdm_ml.training.features import FeatureFeed
 from zdm_ml.training.frozen import FeatureCache, FeatureSide, halve
 from zdm_ml.training.parallel import Processes
 from zdm_ml.training.sides import Indices, Side, Targets
-from zdm_ml.training.steps import Classifier
+from zdm_ml.training.steps import Classifier, OnStep
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +72,13 @@ def open_source(
     seed: int,
     features: FeatureCache | None,
     processes: Processes,
+    on_step: OnStep,
 ) -> Iterator[Source]:
     """Yield the batches of `learn` and what judges: on a GPU both where the images are.
 
     A net whose trunk is frozen, trained by one process, gets cached features where that gains.
     Where `recipe` keeps the last epoch, a few images of every casting are enough for a curve.
+    `on_step(done, total, 0)` counts the pictures whose features are made.
     """
     if recipe.keep == "last" and isinstance(judge, Side):
         judge = _sample(judge, seed)
@@ -85,8 +87,14 @@ def open_source(
     epochs = (learn, recipe.sampling, recipe.images_per_epoch, recipe.batch_size, seed)
     # After pasting, half of what the net sees is good.
     good, share = 0.5 / (1 - augment.paste), (processes.rank, processes.count)
-    frozen = features is not None and features.transfer != "full" and processes.alone
-    if not frozen and augments_on(classifier.device):
+    if features is not None and features.transfer != "full" and processes.alone:
+        with Augmenter(augment, seed, patches, mean=recipe.mean, std=recipe.std) as augmenter:
+            feed = Feed(*epochs, augmenter, good=good, share=share)
+            halved = _halved(classifier, feed, judge, recipe, features, on_step)
+            if halved is not None:
+                yield halved
+                return
+    if augments_on(classifier.device):
         images = DeviceImages(learn.images, classifier.device)
         there = DeviceAugmenter(augment, seed, images, patches, mean=recipe.mean, std=recipe.std)
         judged: Side | DeviceSide | Curve = judge
@@ -95,8 +103,7 @@ def open_source(
         yield Source(classifier, DeviceFeed(*epochs, there, good=good, share=share), judged)
         return
     with Augmenter(augment, seed, patches, mean=recipe.mean, std=recipe.std) as augmenter:
-        feed = Feed(*epochs, augmenter, good=good, share=share)
-        yield _halved(classifier, feed, judge, recipe, features if frozen else None)
+        yield Source(classifier, Feed(*epochs, augmenter, good=good, share=share), judge)
 
 
 def augments_on(device: torch.device) -> bool:
@@ -109,12 +116,13 @@ def _halved(
     feed: Feed,
     judge: Side | Curve,
     recipe: Recipe,
-    features: FeatureCache | None,
-) -> Source:
+    features: FeatureCache,
+    on_step: OnStep,
+) -> Source | None:
     held_out = judge if isinstance(judge, Side) else None
-    halved = halve(classifier, feed, held_out, recipe, features) if features else None
+    halved = halve(classifier, feed, held_out, recipe, features, on_step)
     if halved is None:
-        return Source(classifier, feed, judge)
+        return None
     return Source(halved.classifier, halved.feed, halved.judge or judge)
 
 

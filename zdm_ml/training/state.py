@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from zdm_ml.training.optimization import (
     make_optimizer,
     make_scheduler,
 )
+from zdm_ml.training.sides import Side
 from zdm_ml.training.steps import Classifier
 
 log = logging.getLogger(__name__)
@@ -125,15 +127,28 @@ def begin(
     return state
 
 
-def signature(classifier: Classifier, recipe: Recipe, seed: int, *counts: int) -> dict[str, Any]:
-    """Return what must be equal for a checkpoint to fit: a guard beside the caller's file name."""
+def signature(
+    classifier: Classifier, recipe: Recipe, seed: int, learn: Side, held_out: int
+) -> dict[str, Any]:
+    """Return what must be equal for a checkpoint to fit: a guard beside the caller's file name.
+
+    Of `learn` it tells which images there are and what they show; the file name stands for their
+    pixels. `held_out` images are validated on.
+    """
     net = classifier.net
     return {
         "name": classifier.name,
         "precision": classifier.precision,
         "seed": seed,
-        "images": list(counts),
+        "learn": _digest(learn),
+        "held_out": held_out,
         "recipe": asdict(recipe),
         "tensors": {key: list(value.shape) for key, value in net.state_dict().items()},
         "trainable": [key for key, value in net.named_parameters() if value.requires_grad],
     }
+
+
+def _digest(side: Side) -> str:
+    """Return the hex sha256 of which images a side has and what they show."""
+    arrays = (side.places, side.targets, side.castings)
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
