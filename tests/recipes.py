@@ -16,6 +16,7 @@ STILL = AugmentParams(
     jitter=0.0,
     gamma=0.0,
     lighting=0.0,
+    mix=0.0,
     paste=0.0,
 )
 """Shows every picture as it is."""
@@ -39,6 +40,7 @@ STRONG = replace(
     stretch=0.08,
     gamma=0.25,
     lighting=0.15,
+    mix=0.5,
     paste=0.25,
 )
 """Everything at once, as in the modern recipe."""

@@ -29,7 +29,7 @@ Keep = Literal["best", "last"]
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """Chances of flips and pasted defects; degrees; the rest are largest relative changes.
+    """Chances of flips, mixing and pasted defects; degrees; the rest: largest relative changes.
 
     `scale` is [low, high]; `stretch` lengthens one axis and shortens the other; `lighting` is the
     deviation of a smooth field that the picture is multiplied by.
@@ -44,12 +44,13 @@ class AugmentParams:
     jitter: float
     gamma: float
     lighting: float
+    mix: float
     paste: float
 
     @property
     def paints(self) -> bool:
-        """Whether anything is drawn on pictures before they are lit."""
-        return max(self.lighting, self.paste) > 0
+        """Whether anything is drawn on pictures, or mixed into them, before they are lit."""
+        return max(self.lighting, self.mix, self.paste) > 0
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def resolve(
 def demands(recipe: RecipeParams) -> dict[str, bool]:
     """Return what must hold of a recipe as params.yaml writes it, by what to say if it does not."""
     augment = recipe.augment
-    chances = (augment.horizontal_flip, augment.vertical_flip, augment.paste)
+    chances = (augment.horizontal_flip, augment.vertical_flip, augment.mix, augment.paste)
     changes = (augment.stretch, augment.jitter, augment.gamma, augment.lighting, augment.translate)
     known = ", ".join(MODEL_NAMES)
     return {

@@ -12,6 +12,7 @@ from zdm_ml.data.augment import (
     _Memory,
     draws,
     lighting_tables,
+    partner_rows,
     warp_matrices,
 )
 from zdm_ml.data.pasting import Patch
@@ -38,11 +39,13 @@ def shown(
     epoch: int = 1,
     target: int = GOOD,
     patches: Sequence[Patch] = (),
+    partners: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return grey levels, uint8, and targets of images that are an epoch's first ones."""
     places = np.arange(len(images))
     with Augmenter(params, seed, patches) as augmenter:
-        greys, targets = augmenter.batch(images, np.full(len(images), target), epoch, places)
+        labels = np.full(len(images), target)
+        greys, targets = augmenter.batch(images, labels, epoch, places, partners)
     assert greys.min() >= -1e-6 and greys.max() <= 1 + 1e-6
     levels = np.rint(greys * 255).astype(np.uint8)
     return levels, targets
@@ -321,6 +324,56 @@ def test_a_pasted_defect_is_lit_with_the_casting() -> None:
 
     assert targets.any()
     assert (np.ptp(levels, axis=(1, 2)) == 0).all()
+
+
+def two_kinds(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return pictures with stripes across and with stripes down, alike in mean and contrast."""
+    down = np.where(np.arange(40) // 4 % 2, 150, 50).astype(np.uint8)
+    across = np.broadcast_to(down[:, None], (count, 40, 40)).copy()
+    return across, across.transpose(0, 2, 1).copy()
+
+
+def test_a_mixed_good_part_shows_another_one_in_some_places() -> None:
+    images, partners = two_kinds(200)
+
+    levels, targets = shown(replace(STILL, mix=0.5), images, partners=partners)
+
+    mixed = (levels != images).any((1, 2))
+    assert 0.4 < mixed.mean() < 0.6
+    assert (targets == GOOD).all()
+    nearer = np.abs(levels - partners.astype(int)) < np.abs(levels - images.astype(int))
+    share = nearer[mixed][:, images[0] != partners[0]].mean(1)
+    # Some parts show a third of their partner, some two thirds, and half of all is its.
+    assert share.min() < 0.35 and share.max() > 0.65
+    assert 0.4 < share.mean() < 0.6
+    assert levels.min() >= 50 and levels.max() <= 150
+
+
+def test_a_partner_is_shown_in_the_light_of_the_part_that_it_is_mixed_into() -> None:
+    images, partners = two_kinds(50)
+
+    bright, _ = shown(replace(STILL, mix=1.0), images, partners=partners // 2 + 100)
+    alike, _ = shown(replace(STILL, mix=1.0), images, partners=partners)
+
+    assert np.abs(bright.astype(int) - alike).max() <= 1
+
+
+def test_defective_parts_and_parts_without_partners_are_not_mixed() -> None:
+    images, partners = two_kinds(20)
+    params = replace(STILL, mix=1.0)
+
+    assert (shown(params, images, target=1, partners=partners)[0] == images).all()
+    assert (shown(params, images)[0] == images).all()
+
+
+def test_partners_come_from_every_casting_alike_and_from_all_of_its_images() -> None:
+    castings, good = np.repeat([3, 5, 9], [1, 2, 7]), np.arange(100, 110)
+
+    rows = partner_rows(draws(0, 1, np.arange(3000)).partner, castings, good)
+
+    assert set(rows) == set(good)
+    by_casting = np.bincount(castings[rows - 100])[[3, 5, 9]]
+    assert (np.abs(by_casting - 1000) < 120).all()
 
 
 def test_memory_is_used_again_only_once_no_array_refers_to_it() -> None:

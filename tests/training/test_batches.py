@@ -201,6 +201,19 @@ def test_with_paste_and_more_good_castings_half_of_what_is_shown_is_good() -> No
     assert abs(truth.mean() - 0.5) < 0.05
 
 
+def test_good_parts_are_mixed_with_good_parts_alone() -> None:
+    size, castings = 16, np.repeat(np.arange(6), 2)
+    targets = (castings >= 3).astype(np.int64)
+    # Good castings show stripes across, defective ones stripes down.
+    down = np.where(np.arange(size) // 2 % 2, 150, 50)
+    images = np.where(targets[:, None, None], down, down[:, None]).astype(np.uint8)
+    side = Side(images, np.arange(12), targets, castings)
+
+    for pixels, truth in shown(side, replace(STILL, mix=1.0)):
+        kinds = np.where(truth[:, None, None], down, down[:, None])
+        assert np.abs(pixels * 255 - kinds).max() < 1e-3
+
+
 def test_a_pass_that_is_given_up_stops_its_thread() -> None:
     with Augmenter(STILL, 3) as augmenter:
         batches = Feed(numbered(40), "images", None, 4, 3, augmenter).batches(1)

@@ -34,6 +34,7 @@ SAME: dict[str, dict[str, Any]] = {
 ROUNDED: dict[str, dict[str, Any]] = {
     "light": {"lighting": 0.15},
     "paste": {"paste": 0.5},
+    "mix": {"mix": 0.5},
 }
 # Before version 5, OpenCV moves what it interpolates by up to 1/64 of a pixel.
 MOVED: dict[str, dict[str, Any]] = {
@@ -80,10 +81,10 @@ def shown(
     images, rows, targets = pictures(size=size), np.arange(IMAGES), np.zeros(IMAGES, np.int64)
     drawn = draw_patches(size, 16)
     with Augmenter(params, SEED, drawn) as augmenter:
-        expected, truth = augmenter.batch(images, targets, EPOCH, rows)
+        expected, truth = augmenter.batch(images, targets, EPOCH, rows, images[::-1])
     augmenter_there = DeviceAugmenter(params, SEED, DeviceImages(images, device), drawn)
 
-    result, found = augmenter_there.batch(rows, targets, EPOCH, rows)
+    result, found = augmenter_there.batch(rows, targets, EPOCH, rows, rows[::-1].copy())
 
     assert (result.dtype, found.dtype) == (torch.float32, torch.int64)
     assert result.device.type == found.device.type == device.type

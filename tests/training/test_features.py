@@ -14,13 +14,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recipes import STRONG
 
 from zdm_ml.data.augment import Augmenter
 from zdm_ml.models import zoo
 from zdm_ml.models.scoring import preprocess
 from zdm_ml.models.transfer import apply_transfer, train_mode
 from zdm_ml.models.trunk import SplitNet, split_net
-from zdm_ml.recipes import AugmentParams
 from zdm_ml.training import features as module
 from zdm_ml.training.batches import epoch_batches
 from zdm_ml.training.features import (
@@ -304,7 +304,7 @@ def test_bf16_gives_nearly_the_same_features(tmp_path: Path) -> None:
 
 
 def test_an_augmenter_makes_pictures(tmp_path: Path) -> None:
-    params = AugmentParams(0.5, 0.3, 2.5, 0.05, [0.95, 1.05], 0.1, 0.2, 0.1, 0.1, 0.0)
+    params = replace(STRONG, mix=0.0, paste=0.0)
     asked = Asked()
     side = make_side(asked.images, asked.targets)
 

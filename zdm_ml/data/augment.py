@@ -1,4 +1,4 @@
-"""Random turns, light and pasted defects for grey training images, whole batches on the CPU."""
+"""Random turns, light, mixed castings and drawn defects for training, batches on the CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ Reals = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.float32]
 
 CELLS = 4
-"""A field of light has this many points across and down."""
+"""A field, of light or of what shows of a partner, has this many points across and down."""
+
+SHARPNESS = 3.0
+"""How suddenly one casting gives way to the one that it is mixed with."""
 
 _LEVELS = np.arange(256, dtype=np.float64)
 _THREADS = 2
@@ -31,14 +34,21 @@ _BLOCK = 1024
 _UNIFORM = 16
 _MIRROR_X, _MIRROR_Y, _TURN, _SCALE, _SHIFT_X, _SHIFT_Y = range(6)
 _STRETCH, _AXIS, _BRIGHTNESS, _CONTRAST, _GAMMA, _PASTE, _PATCH = range(6, 13)
+_MIX = 13
+_CASTING, _IMAGE = 13, 14  # of the partner
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance decides for B images: `uniform` [B, 16] in [0, 1), `field` [B, 4, 4] normal."""
+    """What chance decides for B images: `uniform` [B, 16] in [0, 1), `field` [B, 4, 4] normal.
+
+    `partner` and `mask`, alike, are for the image that each may be mixed with.
+    """
 
     uniform: Reals
     field: npt.NDArray[np.float32]
+    partner: Reals
+    mask: npt.NDArray[np.float32]
 
 
 def draws(seed: int, epoch: int, places: Places) -> Draws:
@@ -51,14 +61,20 @@ def draws(seed: int, epoch: int, places: Places) -> Draws:
     return Draws(
         np.stack([block.uniform[row] for block, row in found]),
         np.stack([block.field[row] for block, row in found]),
+        np.stack([block.partner[row] for block, row in found]),
+        np.stack([block.mask[row] for block, row in found]),
     )
 
 
 @lru_cache(maxsize=4)
 def _block(seed: int, epoch: int, number: int) -> Draws:
     rng = np.random.default_rng((seed, epoch, number + 1))
-    field = rng.standard_normal((_BLOCK, CELLS, CELLS), dtype=np.float32)
-    return Draws(rng.random((_BLOCK, _UNIFORM)), field)
+    field, uniform = _fields(rng), rng.random((_BLOCK, _UNIFORM))
+    return Draws(uniform, field, mask=_fields(rng), partner=rng.random((_BLOCK, _UNIFORM)))
+
+
+def _fields(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    return rng.standard_normal((_BLOCK, CELLS, CELLS), dtype=np.float32)
 
 
 class Augmenter:
@@ -86,6 +102,11 @@ class Augmenter:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="augment")
         self._memory = _Memory()
 
+    @property
+    def mixes(self) -> bool:
+        """Whether good parts are mixed with others."""
+        return self._params.mix > 0
+
     def __enter__(self) -> Augmenter:
         # Images are the unit of parallel work; OpenCV's own threads would only compete.
         self._threads_before = cv2.getNumThreads()
@@ -102,22 +123,31 @@ class Augmenter:
         cv2.setNumThreads(self._threads_before)
 
     def batch(
-        self, images: Grey, targets: Targets, epoch: int, places: Places
+        self,
+        images: Grey,
+        targets: Targets,
+        epoch: int,
+        places: Places,
+        partners: Grey | None = None,
     ) -> tuple[Pixels, Targets]:
         """Return normalised augmented copies, float32 [B, S, S], and their targets, int64 [B].
 
-        `places` [B] are the images' places in the epoch. A good part that got a defect pasted on
-        is a defect.
+        `places` [B] are the images' places in the epoch, `partners` [B, S, S] the good parts that
+        good ones may be mixed with. A good part that got a defect pasted on is a defect.
         """
         drawn = draws(self._seed, epoch, places)
         warps = warp_matrices(self._params, drawn.uniform, images.shape[1])
         levels = lighting_tables(self._params, drawn.uniform, images)
         tables = ((levels / 255 - self._mean) / self._std).astype(np.float32)
         pasted = pasted_patches(self._params, drawn.uniform, targets, len(self._patches))
+        if partners is not None:
+            mixed = mixed_images(self._params, drawn.uniform, targets)
+            partner_warps = warp_matrices(self._params, drawn.partner, images.shape[1])
         result = self._memory.empty(images.shape)
 
         def fill(start: int) -> None:
-            warped, lit = (np.empty(images.shape[1:], kind) for kind in (np.uint8, np.float32))
+            warped, other = (np.empty(images.shape[1:], np.uint8) for _ in range(2))
+            lit = np.empty(images.shape[1:], np.float32)
             for at in range(start, len(images), self._threads):
                 if not self._params.paints:
                     # The other way round: floats are warped faster than bytes.
@@ -125,6 +155,9 @@ class Augmenter:
                     _warp(lit, warps[at], result[at])
                     continue
                 _warp(images[at], warps[at], warped)
+                if partners is not None and mixed[at]:
+                    _warp(partners[at], partner_warps[at], other)
+                    _mix(warped, other, drawn.mask[at])
                 if pasted[at] >= 0:
                     paste(warped, self._patches[pasted[at]])
                 if self._params.lighting:
@@ -204,6 +237,32 @@ def pasted_patches(
     chosen = (uniform[:, _PATCH] * patches).astype(np.int64)
     wanted = (targets == 0) & (uniform[:, _PASTE] < params.paste) & (patches > 0)
     return np.where(wanted, chosen, -1)
+
+
+def mixed_images(params: AugmentParams, uniform: Reals, targets: Targets) -> npt.NDArray[np.bool_]:
+    """Return which images are mixed with their partners, bool [B]: only good parts are."""
+    found: npt.NDArray[np.bool_] = (targets == 0) & (uniform[:, _MIX] < params.mix)
+    return found
+
+
+def partner_rows(partner: Reals, castings: npt.NDArray[np.int64], good: Places) -> Places:
+    """Return which of the images `good` each of B is mixed with, [B], castings evenly.
+
+    `castings` are those of `good`, sorted; `partner` [B, 16] is from `Draws`.
+    """
+    _, starts, counts = np.unique(castings, return_index=True, return_counts=True)
+    casting = (partner[:, _CASTING] * len(starts)).astype(np.int64)
+    image = (partner[:, _IMAGE] * counts[casting]).astype(np.int64)
+    rows: Places = good[starts[casting] + image]
+    return rows
+
+
+def _mix(out: Grey, partner: Grey, mask: npt.NDArray[np.float32]) -> None:
+    """Let the partner show where the mask is low, as bright and as rich in contrast as `out`."""
+    own, other = out.astype(np.float32), partner.astype(np.float32)
+    other = (other - other.mean()) * (own.std() / max(other.std(), 1.0)) + own.mean()
+    share = 1 / (1 + np.exp(-SHARPNESS * smooth_field(mask, out.shape[0])))
+    out[...] = np.clip(np.rint(other + share * (own - other)), 0, 255).astype(np.uint8)
 
 
 def _warp(image: Grey | Pixels, matrix: Reals, out: Grey | Pixels) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from zdm_ml.data.augment import Augmenter
+from zdm_ml.data.augment import Augmenter, draws, partner_rows
 from zdm_ml.recipes import Sampling
 from zdm_ml.training.sides import Indices, Side, Targets
 
@@ -97,6 +98,20 @@ class Epochs:
         drawn = castings_evenly(self.side, self.count, self.seed, epoch, good=self.good)
         return in_batches(drawn, self.batch_size)
 
+    def partners(self, epoch: int, places: Indices) -> Indices | None:
+        """Return the good image that each place may be mixed with, None where there is none."""
+        castings, good = self._good
+        if len(good) == 0:
+            return None
+        return partner_rows(draws(self.seed, epoch, places).partner, castings, good)
+
+    @cached_property
+    def _good(self) -> tuple[Indices, Indices]:
+        """Castings of the side's good images, sorted, and these images."""
+        good = np.flatnonzero(self.side.targets == 0)
+        good = good[np.argsort(self.side.castings[good], kind="stable")]
+        return self.side.castings[good], good
+
     def shares(self, epoch: int) -> list[tuple[Indices, Indices]]:
         """Return this process's share of each batch: indices into the side, places in the epoch.
 
@@ -127,8 +142,10 @@ class Feed(Epochs):
     def shown(self, epoch: int, chosen: Indices, places: Indices) -> tuple[Inputs, Targets]:
         """Return float32 [B, S, S] and targets of the chosen images at places of an epoch."""
         side = self.side
-        pictures, targets = side.pictures(chosen), side.targets[chosen]
-        return self.augmenter.batch(pictures, targets, epoch, places)
+        partners = self.partners(epoch, places) if self.augmenter.mixes else None
+        others = None if partners is None else side.pictures(partners)
+        targets = side.targets[chosen]
+        return self.augmenter.batch(side.pictures(chosen), targets, epoch, places, others)
 
 
 def ahead(make: Callable[[Item], Made], items: Sequence[Item]) -> Generator[Made, None, None]:

@@ -14,10 +14,12 @@ from torch.nn import functional
 
 from zdm_ml.data.augment import (
     CELLS,
+    SHARPNESS,
     Places,
     Reals,
     draws,
     lighting_tables,
+    mixed_images,
     pasted_patches,
     smooth_field,
     warp_matrices,
@@ -27,6 +29,19 @@ from zdm_ml.recipes import AugmentParams
 from zdm_ml.training.batches import Epochs, ahead
 from zdm_ml.training.device_images import DeviceImages, in_host_memory
 from zdm_ml.training.sides import Indices, Targets
+
+
+@dataclass(frozen=True)
+class Partners:
+    """What B images are mixed with: staged and warped as these, where `mixed` [B] says so.
+
+    Where `masks` [B, 4, 4] are low, the partner shows.
+    """
+
+    staged: torch.Tensor
+    warps: torch.Tensor
+    masks: torch.Tensor
+    mixed: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,7 @@ class Plan:
     patches: torch.Tensor
     tables: torch.Tensor
     targets: torch.Tensor
+    partners: Partners | None
 
 
 class DeviceAugmenter:
@@ -75,27 +91,58 @@ class DeviceAugmenter:
         self._spread = torch.from_numpy(_spread(images.size)).to(device)
         self._pixels = torch.arange(images.size, dtype=torch.float32, device=device)
 
+    @property
+    def mixes(self) -> bool:
+        """Whether good parts are mixed with others."""
+        return self._params.mix > 0
+
     def batch(
-        self, rows: Indices, targets: Targets, epoch: int, places: Places
+        self,
+        rows: Indices,
+        targets: Targets,
+        epoch: int,
+        places: Places,
+        partners: Indices | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what `Augmenter.batch` returns of the images `rows` [B], on the device."""
-        return self.make(self.plan(rows, targets, epoch, places))
+        return self.make(self.plan(rows, targets, epoch, places, partners))
 
-    def plan(self, rows: Indices, targets: Targets, epoch: int, places: Places) -> Plan:
-        """Decide about the images `rows` [B], which are at `places` [B] in the epoch."""
+    def plan(
+        self,
+        rows: Indices,
+        targets: Targets,
+        epoch: int,
+        places: Places,
+        partners: Indices | None = None,
+    ) -> Plan:
+        """Decide about the images `rows` [B], which are at `places` [B] in the epoch.
+
+        `partners` [B] are rows too, of what good parts may be mixed with.
+        """
         params, images = self._params, self.images
         drawn = draws(self._seed, epoch, places)
-        warps = warp_matrices(params, drawn.uniform, images.size)
+        warps, others = (
+            _grid_warps(warp_matrices(params, uniform, images.size), images.size)
+            for uniform in (drawn.uniform, drawn.partner)
+        )
         levels = lighting_tables(params, drawn.uniform, images.host[rows])
         pasted = pasted_patches(params, drawn.uniform, targets, self._count)
         send = partial(in_host_memory, device=images.device)
         return Plan(
             images.stage(rows),
-            warps=send(_grid_warps(warps, images.size).astype(np.float32)),
+            warps=send(warps.astype(np.float32)),
             fields=send((params.lighting * drawn.field).astype(np.float32)),
             patches=send(np.where(pasted >= 0, pasted, self._count)),
             tables=send(((levels / 255 - self._mean) / self._std).astype(np.float32)),
             targets=send(np.where(pasted >= 0, 1, targets)),
+            partners=None
+            if partners is None
+            else Partners(
+                images.stage(partners),
+                warps=send(others.astype(np.float32)),
+                masks=send(drawn.mask),
+                mixed=send(mixed_images(params, drawn.uniform, targets)),
+            ),
         )
 
     def make(self, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,7 +151,9 @@ class DeviceAugmenter:
         if not self._params.paints:
             lit = self._lit(pictures, plan.tables)
             return self._warped(lit, plan.warps), self._sent(plan.targets)
-        levels = self._warped(pictures.float(), plan.warps).round_()
+        levels = self._levels(pictures, plan.warps)
+        if plan.partners is not None:
+            levels = self._mixed(levels, plan.partners)
         if self._dense is not None:
             levels = _pasted(levels, *self._dense, self._sent(plan.patches))
         if self._params.lighting:
@@ -117,6 +166,10 @@ class DeviceAugmenter:
     def _lit(self, levels: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
         """Return normalised pictures, float32 [B, S, S], of whole grey levels."""
         return self._sent(tables).gather(1, levels.flatten(1).long()).view(levels.shape)
+
+    def _levels(self, pictures: torch.Tensor, warps: torch.Tensor) -> torch.Tensor:
+        """Return whole grey levels, float32 [B, S, S], of warped pictures."""
+        return self._warped(pictures.float(), warps).round_()
 
     def _warped(self, pictures: torch.Tensor, warps: torch.Tensor) -> torch.Tensor:
         """Return warped pictures, float32 [B, S, S].
@@ -137,9 +190,21 @@ class DeviceAugmenter:
         )
         return warped.squeeze(1)
 
+    def _mixed(self, levels: torch.Tensor, partners: Partners) -> torch.Tensor:
+        others = self._levels(self.images.unstage(partners.staged), partners.warps)
+        (std, mean), (deviation, middle) = (
+            torch.std_mean(each, (1, 2), correction=0, keepdim=True) for each in (levels, others)
+        )
+        others = (others - middle) * (std / deviation.clamp_min(1)) + mean
+        share = torch.sigmoid(SHARPNESS * self._smooth(self._sent(partners.masks)))
+        mixed = torch.lerp(others, levels, share).round_().clamp_(0, 255)
+        return torch.where(self._sent(partners.mixed)[:, None, None], mixed, levels)
+
     def _shaded(self, levels: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
-        light = 1 + self._spread @ fields @ self._spread.T
-        return (levels * light).round_().clamp_(0, 255)
+        return (levels * (1 + self._smooth(fields))).round_().clamp_(0, 255)
+
+    def _smooth(self, fields: torch.Tensor) -> torch.Tensor:
+        return self._spread @ fields @ self._spread.T
 
 
 @dataclass(frozen=True)
@@ -157,7 +222,9 @@ class DeviceFeed(Epochs):
         def plan(share: tuple[Indices, Indices]) -> Plan:
             batch, places = share
             rows, targets = self.side.places[batch], self.side.targets[batch]
-            return self.augmenter.plan(rows, targets, epoch, places)
+            found = self.partners(epoch, places) if self.augmenter.mixes else None
+            partners = None if found is None else self.side.places[found]
+            return self.augmenter.plan(rows, targets, epoch, places, partners)
 
         with closing(ahead(plan, self.shares(epoch))) as plans:
             yield from map(self.augmenter.make, plans)
