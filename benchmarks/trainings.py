@@ -96,7 +96,7 @@ def same_recipe(bench: Bench) -> list[Line]:
 
 
 def _same_recipe(bench: Bench, name: str) -> Line:
-    images = bench.scaled(toy=8, cpu={"luna": 256}.get(name, 96), cuda=1024)
+    images = bench.scaled(toy=8, cpu={"luna": 192}.get(name, 96), cuda=1024)
     epochs = bench.scaled(toy=1, cpu=2, cuda=4)
     recipe = bench.recipe(name, "reference", epochs=epochs)
     learn, judge = bench.drawn(images, "train"), bench.drawn(max(8, images // 4), "val")

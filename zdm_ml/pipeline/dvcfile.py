@@ -77,7 +77,7 @@ def read_pipeline(root: Path) -> Pipeline:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
     except FileNotFoundError as error:
         raise PipelineError(f"{path} is missing", hint="run from the project's root") from error
     except yaml.YAMLError as error:

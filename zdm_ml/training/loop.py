@@ -119,14 +119,14 @@ def train(
     `learn` is trained on, `judge` is validated on after each epoch, unless it is the curve of
     other nets; images are uint8 [N, S, S] of the net's input size. `on_step(done, total, epoch)`
     counts the images of one epoch, at most five times per second, or under epoch 0 those whose
-    features are made. With `checkpoint`,
-    a killed training goes on at its epoch and ends, on a CPU with as many threads, with the same
-    bits; `on_epoch` sees only the epochs trained here. The caller removes the checkpoint once it
-    has saved the net. With `features` those of a frozen trunk are computed once and cached. Each of
-    several `processes`, which the caller has joined, calls this with the same arguments and gets
-    the same net; the leading one alone calls `on_epoch` and `on_step` and writes the checkpoint,
-    all read it. Raises `TrainingError` on too few images, on nothing to train, on a loss that is
-    not finite and when a single image does not fit in memory.
+    features are made. With `checkpoint`, a killed training goes on at its epoch and ends, on a CPU
+    with as many threads, with the same bits; `on_epoch` sees only the epochs trained here. The
+    caller removes the checkpoint once it has saved the net. With `features` those of a frozen
+    trunk are computed once and cached. Each of several `processes`, which the caller has joined,
+    calls this with the same arguments and gets the same net; the leading one alone calls
+    `on_epoch` and `on_step` and writes the checkpoint, all read it. Raises `TrainingError` on too
+    few images, on nothing to train, on a loss that is not finite and when a single image does not
+    fit in memory.
     """
     _check(name, net, learn, judge)
     on_step = on_step if processes.leads else lambda done, total, epoch: None
