@@ -167,19 +167,22 @@ def _resolve(text: str, scope: Mapping[str, Any], stage: str) -> str:
 
 def _connect(stages: list[Stage]) -> Iterator[Stage]:
     """Yield the stages with `upstream` filled in: a dep reads an out that is it, or in it."""
+    # Airflow does this again and again, for some hundred deps beside some dozen outs.
+    deps = {stage.name: [PurePosixPath(dep).parts for dep in stage.deps] for stage in stages}
+    outs = {stage.name: [PurePosixPath(out).parts for out in stage.outs] for stage in stages}
     for stage in stages:
         upstream = tuple(
             other.name
             for other in stages
             if other is not stage
-            and any(_overlap(dep, out) for dep in stage.deps for out in other.outs)
+            and any(_overlap(dep, out) for dep in deps[stage.name] for out in outs[other.name])
         )
         yield Stage(**{**vars(stage), "upstream": upstream})
 
 
-def _overlap(dep: str, out: str) -> bool:
-    first, second = PurePosixPath(dep), PurePosixPath(out)
-    return first == second or first in second.parents or second in first.parents
+def _overlap(dep: tuple[str, ...], out: tuple[str, ...]) -> bool:
+    """Tell whether one of two paths, as their parts, is the other or in it."""
+    return all(first == second for first, second in zip(dep, out, strict=False))
 
 
 def _in_order(stages: Iterator[Stage]) -> Iterator[Stage]:
