@@ -78,7 +78,7 @@ def test_nothing_is_cached_where_nothing_is_frozen(tmp_path: Path) -> None:
 def test_batches_made_on_the_device_train_as_those_of_the_cpu_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Mixed pictures differ by a grey level here and there: a few steps make a percent of loss of it.
+    # Mixed pictures differ by a grey level here and there: a percent of loss after a few steps.
     unmixed = replace(RICH.augment, mix=0.0)
     recipe = replace(RICH, input_size=SIZE, epochs=2, augment=unmixed)
     results = []
