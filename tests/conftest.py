@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,3 +60,14 @@ def _git(root: Path, *arguments: str) -> str:
 def pytest_report_header() -> str:
     """Say which castings the tests see."""
     return f"castings: {'real' if REAL_CASTINGS.is_file() else 'synthetic'}"
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Nets this small only wait for each other's threads on a busy machine."""
+    import torch  # here, because most tests do without
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -50,7 +50,7 @@ def radius(frame: Frame) -> float:
 def test_the_frame_moves_with_the_part(
     template: Template, changes: dict[str, float], shift: tuple[float, float]
 ) -> None:
-    image, matrix = photographs(6, 4)[2][1], pose(**changes)  # type: ignore[arg-type]
+    image, matrix = photographs(6, 4)[2][1], pose(**changes)  # type: ignore[arg-type]  # by name
 
     before = framed(image, template)
     after = framed(posed(image, matrix, shift), template)

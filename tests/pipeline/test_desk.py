@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from filelock import FileLock, Timeout
 from registry_builders import make_castings
 
@@ -26,14 +24,7 @@ from zdm_ml.pipeline.train_stage import DECISION_FILE
 from zdm_ml.settings import load_settings
 from zdm_ml.training.loop import EpochRecord, TrainResult
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Nets this small only wait for each other's threads on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

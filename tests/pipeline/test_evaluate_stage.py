@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from registry_builders import make_castings, make_run
 
 from zdm_ml.data.listing import Entry, write_listing
@@ -23,14 +21,7 @@ from zdm_ml.pipeline.profiles import run_params
 from zdm_ml.pipeline.stages import Context
 from zdm_ml.settings import load_settings
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Nets this small only wait for each other's threads on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def in_castings(rows: list[Row]) -> list[Row]:

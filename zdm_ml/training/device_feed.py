@@ -121,16 +121,12 @@ class DeviceAugmenter:
         """
         params, images = self._params, self.images
         drawn = draws(self._seed, epoch, places)
-        warps, others = (
-            _grid_warps(warp_matrices(params, uniform, images.size), images.size)
-            for uniform in (drawn.uniform, drawn.partner)
-        )
         levels = lighting_tables(params, drawn.uniform, images.host[rows])
         pasted = pasted_patches(params, drawn.uniform, targets, self._count)
         send = partial(in_host_memory, device=images.device)
         return Plan(
             images.stage(rows),
-            warps=send(warps.astype(np.float32)),
+            warps=send(_grid_warps(params, drawn.uniform, images.size)),
             fields=send((params.lighting * drawn.field).astype(np.float32)),
             patches=send(np.where(pasted >= 0, pasted, self._count)),
             tables=send(((levels / 255 - self._mean) / self._std).astype(np.float32)),
@@ -139,7 +135,7 @@ class DeviceAugmenter:
             if partners is None
             else Partners(
                 images.stage(partners),
-                warps=send(others.astype(np.float32)),
+                warps=send(_grid_warps(params, drawn.partner, images.size)),
                 masks=send(drawn.mask),
                 mixed=send(mixed_images(params, drawn.uniform, targets)),
             ),
@@ -230,14 +226,14 @@ class DeviceFeed(Epochs):
             yield from map(self.augmenter.make, plans)
 
 
-def _grid_warps(warps: Reals, size: int) -> Reals:
-    """Turn matrices to source pixels into matrices to where `grid_sample` finds these.
+def _grid_warps(params: AugmentParams, uniform: Reals, size: int) -> npt.NDArray[np.float32]:
+    """Return drawn matrices to where `grid_sample` finds source pixels, float32 [B, 2, 3].
 
     Without `align_corners` the middle of pixel i is at (2 i + 1) / size - 1.
     """
-    scaled = warps * 2 / size
+    scaled = warp_matrices(params, uniform, size) * 2 / size
     scaled[:, :, 2] += 1 / size - 1
-    return scaled
+    return scaled.astype(np.float32)
 
 
 def _spread(size: int) -> npt.NDArray[np.float32]:
