@@ -213,7 +213,10 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _prune(folder: Path) -> None:
     """Drop the shelves longest unused; who has one mapped keeps it until the mapping ends."""
-    used = {lock: lock.stat().st_mtime for lock in folder.glob(f"*/{_LOCK}")}
+    used: dict[Path, float] = {}
+    for lock in folder.glob(f"*/{_LOCK}"):
+        with suppress(OSError):  # another process prunes, too
+            used[lock] = lock.stat().st_mtime
     for lock in sorted(used, key=used.__getitem__, reverse=True)[_KEPT:]:
         if time.time() - used[lock] > _IN_USE_SECONDS:
             log.info("features %s are dropped: unused for long", lock.parent)
