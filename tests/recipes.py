@@ -7,6 +7,7 @@ from dataclasses import replace
 from zdm_ml.recipes import AugmentParams, Recipe
 
 STILL = AugmentParams(
+    interpolation="bilinear",
     horizontal_flip=0.0,
     vertical_flip=0.0,
     degrees=0.0,
@@ -23,6 +24,7 @@ STILL = AugmentParams(
 
 MILD = replace(
     STILL,
+    interpolation="nearest",
     horizontal_flip=0.5,
     vertical_flip=0.3,
     degrees=2.5,

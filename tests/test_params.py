@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from zdm_ml import recipes
 from zdm_ml.errors import ConfigError
 from zdm_ml.models import zoo
-from zdm_ml.params import load_params, parse_params
+from zdm_ml.params import MODEL_NAMES, load_params, parse_params
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_a_missing_key_is_named_with_its_section(raw: dict[str, Any]) -> None:
         ("recipes.modern.keep", "first"),
         ("recipes.modern.augment.paste", "often"),
         ("recipes.reference.scratch.epochs", 1.5),
-        ("recipes.reference.models.luna.input_size", "300"),
+        ("models.luna.recipes.reference.input_size", "300"),
         ("audit.max_pixels", 2.5),
     ],
 )
@@ -109,9 +108,6 @@ def test_a_wrong_type_is_named_with_what_was_found(
         ("label_smoothing", -0.1, "label_smoothing: at least 0"),
         ("averaging", 1.0, "averaging: at least 0 and below 1"),
         ("averaging", -0.1, "averaging: at least 0"),
-        ("crossfit", 1, "crossfit: 0, or at least 2"),
-        ("crossfit", -2, "crossfit: 0, or at least 2"),
-        ("models", {"luna": {"crossfit": 1}}, "crossfit: 0, or at least 2"),
         ("augment.paste", 0.5, r"augment\.paste: below 0\.5"),
         ("augment.paste", -0.1, "augment: chances between 0 and 1"),
         ("augment.horizontal_flip", 1.1, "augment: chances between 0 and 1"),
@@ -137,14 +133,16 @@ def test_a_value_that_no_training_can_use_is_named_with_its_recipe(
         parse_params(raw, "params.yaml")
 
 
-@pytest.mark.parametrize("override", [False, True])
-def test_cross_fitting_needs_a_recipe_that_keeps_the_last_epoch(
-    raw: dict[str, Any], override: bool
+@pytest.mark.parametrize("section", ["recipes.modern", "models.luna.recipes.modern"])
+@pytest.mark.parametrize(("crossfit", "keep"), [(1, "last"), (-2, "last"), (4, "best")])
+def test_cross_fitting_that_cannot_be_is_named_with_its_model(
+    raw: dict[str, Any], section: str, crossfit: int, keep: str
 ) -> None:
-    recipe = raw["recipes"]["reference"]
-    recipe.update({"models": {"luna": {"crossfit": 4}}} if override else {"crossfit": 4})
+    raw["models"]["luna"]["recipes"] = {"modern": {}}
+    put(raw, f"{section}.crossfit", crossfit)
+    raw["recipes"]["modern"]["keep"] = keep
 
-    with pytest.raises(ConfigError, match=r"recipes\.reference\.crossfit: needs keep last"):
+    with pytest.raises(ConfigError, match=rf"crossfit {crossfit} of luna under recipe modern"):
         parse_params(raw, "params.yaml")
 
 
@@ -177,8 +175,8 @@ def test_a_model_overrides_single_keys_of_both_recipes(raw: dict[str, Any], reci
 def test_a_recipe_overrides_a_model_in_that_recipe_alone(raw: dict[str, Any]) -> None:
     raw["models"]["luna"].update(input_size=160, scratch={"epochs": 3, "gamma": 0.5})
     overrides = {"input_size": 96, "crossfit": 3, "scratch": {"epochs": 7}}
-    raw["recipes"]["modern"].update(crossfit=0, models={"luna": overrides})
-    raw["recipes"]["reference"]["models"] = {}
+    raw["recipes"]["modern"]["crossfit"] = 0
+    raw["models"]["luna"]["recipes"] = {"modern": overrides}
 
     params = parse_params(raw, "params.yaml")
 
@@ -190,16 +188,16 @@ def test_a_recipe_overrides_a_model_in_that_recipe_alone(raw: dict[str, Any]) ->
 
 
 def test_an_override_of_nothing_changes_nothing(raw: dict[str, Any]) -> None:
-    raw["recipes"]["modern"]["models"] = {}
+    del raw["models"]["luna"]["recipes"]
     expected = parse_params(copy.deepcopy(raw), "params.yaml")
-    raw["recipes"]["modern"]["models"] = {"luna": {}}
+    raw["models"]["luna"]["recipes"] = {"modern": {}}
 
     params = parse_params(raw, "params.yaml")
 
     assert params.recipe("luna", scratch=True) == expected.recipe("luna", scratch=True)
 
 
-@pytest.mark.parametrize("section", ["models.luna", "recipes.modern.models.luna"])
+@pytest.mark.parametrize("section", ["models.luna", "models.luna.recipes.modern"])
 def test_an_unknown_recipe_key_of_a_model_is_named(raw: dict[str, Any], section: str) -> None:
     put(raw, f"{section}.scratch", {"momentum": 0.9})
 
@@ -208,33 +206,28 @@ def test_an_unknown_recipe_key_of_a_model_is_named(raw: dict[str, Any], section:
 
 
 def test_what_a_recipe_cannot_override_is_named(raw: dict[str, Any]) -> None:
-    raw["recipes"]["modern"]["models"] = {"luna": {"transfer": "partial"}}
+    raw["models"]["luna"]["recipes"] = {"modern": {"transfer": "partial"}}
 
-    with pytest.raises(ConfigError, match=r"recipes\.modern\.models\.luna\.transfer"):
+    with pytest.raises(ConfigError, match=r"models\.luna\.recipes\.modern\.transfer"):
         parse_params(raw, "params.yaml")
 
 
-@pytest.mark.parametrize("recipe", ["reference", "modern"])
-def test_a_recipe_for_a_model_that_does_not_exist_is_named(
-    raw: dict[str, Any], recipe: str
-) -> None:
-    raw["recipes"][recipe]["models"] = {"lunna": {"scratch": {"epochs": 3}}}
+def test_a_model_that_does_not_exist_is_named(raw: dict[str, Any]) -> None:
+    raw["models"]["lunna"] = raw["models"].pop("luna")
 
-    with pytest.raises(ConfigError, match=rf"recipes\.{recipe}\.models\.lunna: no such model"):
+    with pytest.raises(ConfigError, match=r"models\.lunna: no such model, only luna"):
         parse_params(raw, "params.yaml")
 
 
-def test_a_run_without_a_model_may_keep_its_recipes(raw: dict[str, Any]) -> None:
-    raw["recipes"]["modern"]["models"] = {"luna": {"scratch": {"epochs": 3}}}
-    del raw["models"]["luna"]
+def test_a_models_keys_for_a_recipe_that_does_not_exist_are_named(raw: dict[str, Any]) -> None:
+    raw["models"]["luna"]["recipes"] = {"modem": {"scratch": {"epochs": 3}}}
 
-    params = parse_params(raw, "params.yaml")
-
-    assert "luna" in params.recipes["modern"].models
+    with pytest.raises(ConfigError, match=r"models\.luna\.recipes\.modem: no such recipe"):
+        parse_params(raw, "params.yaml")
 
 
-def test_recipes_know_the_models_of_the_zoo() -> None:
-    assert recipes.MODEL_NAMES == zoo.MODEL_NAMES
+def test_params_know_the_models_of_the_zoo() -> None:
+    assert MODEL_NAMES == zoo.MODEL_NAMES
 
 
 def test_shares_that_leave_nothing_to_train_on_are_refused(raw: dict[str, Any]) -> None:

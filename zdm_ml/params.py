@@ -7,13 +7,25 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from zdm_ml.errors import ConfigError
-from zdm_ml.recipes import Recipe, RecipeName, RecipeParams, demands, resolve
+from zdm_ml.recipes import ModelOverrides, Recipe, RecipeName, RecipeParams, demands, resolve
 from zdm_ml.schema import build
 
 Transfer = Literal["full", "partial", "feature_extraction"]
 Profile = Literal["full", "quick", "smoke"]
 Protocol = Literal["grouped", "shipped", "kfold"]
 Precision = Literal["auto", "fp32", "bf16"]
+
+MODEL_NAMES = (
+    "luna",
+    "alexnet",
+    "resnet18",
+    "efficientnet_v2_s",
+    "convnext_tiny",
+    "vit_b_16",
+    "swin_t",
+    "dino_vits8",
+)
+"""Those of the zoo, which needs torch; a DAG that reads params.yaml must not."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +68,13 @@ class TrainParams:
 
 @dataclass(frozen=True)
 class ModelParams:
-    """`finetune` and `scratch` override single keys of the recipe's."""
+    """`finetune` and `scratch` override single keys of any recipe's, `recipes` those of one."""
 
     input_size: int
     transfer: Transfer
     finetune: dict[str, float]
     scratch: dict[str, float]
+    recipes: dict[str, ModelOverrides] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,11 +143,12 @@ class Params:
         return self.named_recipe(self.train.recipe, name, scratch=scratch)
 
     def named_recipe(self, recipe: RecipeName, name: str, *, scratch: bool) -> Recipe:
-        """Return one recipe of a model: recipe, then the model's keys, then the recipe's for it."""
+        """Return one recipe of a model: recipe, the model's keys, then its keys for that recipe."""
         model = self.model(name)
         start: Literal["finetune", "scratch"] = "scratch" if scratch else "finetune"
         own = getattr(model, start)
-        return resolve(recipe, self.recipes[recipe], name, model.input_size, start, own)
+        overrides = model.recipes.get(recipe, ModelOverrides())
+        return resolve(recipe, self.recipes[recipe], name, model.input_size, start, own, overrides)
 
 
 def load_params(path: Path, *, recipe: str | None = None) -> Params:
@@ -169,6 +183,7 @@ def parse_params(raw: Any, source: str) -> Params:
 def _check_ranges(params: Params, source: str) -> None:
     split = params.split
     held_out = split.val + split.calibration + split.test
+    known, recipes = ", ".join(MODEL_NAMES), ", ".join(get_args(RecipeName))
     facts = {
         "seed: at least 0": params.seed >= 0,
         "models: name at least one model": bool(params.models),
@@ -183,9 +198,7 @@ def _check_ranges(params: Params, source: str) -> None:
         "evaluate.confidence: above 0.5 and below 1": 0.5 < params.evaluate.confidence < 1,
         "evaluate.resamples: at least 100": params.evaluate.resamples >= 100,
         "train.views: at least 1": params.train.views >= 1,
-        f"recipes: exactly {', '.join(get_args(RecipeName))}": (
-            set(params.recipes) == set(get_args(RecipeName))
-        ),
+        f"recipes: exactly {recipes}": set(params.recipes) == set(get_args(RecipeName)),
         "cost.overkill_weight: at least 0": params.cost.overkill_weight >= 0,
         "latency.repeats: at least 1": params.latency.repeats >= 1,
         "select.min_models: at least 1": params.select.min_models >= 1,
@@ -196,6 +209,11 @@ def _check_ranges(params: Params, source: str) -> None:
             params.profile in params.promote.floors
         ),
     }
+    for name, model in params.models.items():
+        facts[f"models.{name}: no such model, only {known}"] = name in MODEL_NAMES
+        for own in model.recipes:
+            where = f"models.{name}.recipes.{own}"
+            facts[f"{where}: no such recipe, only {recipes}"] = own in params.recipes
     for name, recipe in params.recipes.items():
         facts |= {f"recipes.{name}.{key}": holds for key, holds in demands(recipe).items()}
     for demand, holds in facts.items():

@@ -8,32 +8,24 @@ from typing import Any, Literal
 
 from zdm_ml.errors import ConfigError
 
-MODEL_NAMES = (
-    "luna",
-    "alexnet",
-    "resnet18",
-    "efficientnet_v2_s",
-    "convnext_tiny",
-    "vit_b_16",
-    "swin_t",
-    "dino_vits8",
-)
-"""Those of the zoo, which needs torch; a DAG that reads params.yaml must not."""
-
 RecipeName = Literal["modern", "reference"]
 Sampling = Literal["images", "castings"]
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["exponential", "one_cycle"]
 Keep = Literal["best", "last"]
+Interpolation = Literal["nearest", "bilinear"]
 
 
 @dataclass(frozen=True)
 class AugmentParams:
     """Chances of flips, mixing and pasted defects; degrees; the rest: largest relative changes.
 
-    `scale` is [low, high]; `stretch` lengthens one axis and shortens the other; `lighting` is the
-    deviation of a smooth field that the picture is multiplied by.
+    `interpolation` says which pixels a moved one is read from; `scale` is [low, high]; `stretch`
+    lengthens one axis and shortens the other; `lighting` is the deviation of a smooth field that
+    the picture is multiplied by.
     """
+
+    interpolation: Interpolation
 
     horizontal_flip: float
     vertical_flip: float
@@ -46,11 +38,6 @@ class AugmentParams:
     lighting: float
     mix: float
     paste: float
-
-    @property
-    def paints(self) -> bool:
-        """Whether anything is drawn on pictures, or mixed into them, before they are lit."""
-        return max(self.lighting, self.mix, self.paste) > 0
 
 
 @dataclass(frozen=True)
@@ -92,7 +79,7 @@ class Method:
 
 @dataclass(frozen=True)
 class ModelOverrides:
-    """What one recipe changes of one model's section."""
+    """What a model does otherwise under one recipe."""
 
     input_size: int | None = None
     crossfit: int | None = None
@@ -102,14 +89,10 @@ class ModelOverrides:
 
 @dataclass(frozen=True)
 class RecipeParams(Method):
-    """A method, from pretrained weights (`finetune`) and from random ones (`scratch`).
-
-    `models` overrides `input_size`, `crossfit`, `finetune` and `scratch` of single models.
-    """
+    """A method, from pretrained weights (`finetune`) and from random ones (`scratch`)."""
 
     finetune: FitParams
     scratch: FitParams
-    models: dict[str, ModelOverrides]
 
 
 @dataclass(frozen=True)
@@ -127,12 +110,12 @@ def resolve(
     input_size: int,
     start: Literal["finetune", "scratch"],
     changes: Mapping[str, Any],
+    overrides: ModelOverrides,
 ) -> Recipe:
-    """Return a recipe for one model: `changes` are the model's own, the recipe's for it come last.
+    """Return a recipe for one model: its `changes`, then its `overrides` under this recipe.
 
     A key that no fit has, or a value that trains nothing, raises `ConfigError`.
     """
-    overrides = recipe.models.get(model, ModelOverrides())
     changed = {**changes, **getattr(overrides, start)}
     where = f"models.{model}.{start} under recipe {name}"
     unknown = set(changed) - {item.name for item in fields(FitParams)}
@@ -149,6 +132,12 @@ def resolve(
     shared = {item.name: getattr(recipe, item.name) for item in fields(Method)}
     if overrides.crossfit is not None:
         shared["crossfit"] = overrides.crossfit
+    crossfit = shared["crossfit"]
+    if crossfit < 0 or crossfit == 1 or (crossfit and recipe.keep != "last"):
+        raise ConfigError(
+            f"params.yaml: crossfit {crossfit} of {model} under recipe {name}",
+            hint="0, or at least 2 and then with keep last",
+        )
     size = input_size if overrides.input_size is None else overrides.input_size
     return Recipe(name=name, input_size=size, **shared, **vars(fit))
 
@@ -158,9 +147,7 @@ def demands(recipe: RecipeParams) -> dict[str, bool]:
     augment = recipe.augment
     chances = (augment.horizontal_flip, augment.vertical_flip, augment.mix, augment.paste)
     changes = (augment.stretch, augment.jitter, augment.gamma, augment.lighting, augment.translate)
-    known = ", ".join(MODEL_NAMES)
     return {
-        **{f"models.{it}: no such model, only {known}": it in MODEL_NAMES for it in recipe.models},
         "batch_size: at least 2": recipe.batch_size >= 2,
         "std: above 0": recipe.std > 0,
         "images_per_epoch: at least 2, or null": (
@@ -168,12 +155,6 @@ def demands(recipe: RecipeParams) -> dict[str, bool]:
         ),
         "label_smoothing: at least 0 and below 1": 0 <= recipe.label_smoothing < 1,
         "averaging: at least 0 and below 1": 0 <= recipe.averaging < 1,
-        "crossfit: 0, or at least 2": all(
-            number >= 0 and number != 1
-            for number in (recipe.crossfit, *(it.crossfit or 0 for it in recipe.models.values()))
-        ),
-        "crossfit: needs keep last": recipe.keep == "last"
-        or not any((recipe.crossfit, *(it.crossfit for it in recipe.models.values()))),
         "augment.paste: below 0.5, or no real defect is left": augment.paste < 0.5,
         "augment: chances between 0 and 1": all(0 <= chance <= 1 for chance in chances),
         "augment: changes at least 0 and below 1": all(0 <= change < 1 for change in changes),

@@ -50,12 +50,11 @@ def test_a_race_says_how_many_trainings_cross_fitting_would_add(
     load: Any, bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     race, full = load("race"), bench.params()
-    modern = full.recipes["modern"]
+    luna = full.models["luna"]
 
     def said(crossfit: int) -> str:
-        own = {"luna": replace(modern.models["luna"], crossfit=crossfit)}
-        recipes = {**full.recipes, "modern": replace(modern, models=own)}
-        changed = replace(full, recipes=recipes)
+        own = {"modern": replace(luna.recipes["modern"], crossfit=crossfit)}
+        changed = replace(full, models={**full.models, "luna": replace(luna, recipes=own)})
         monkeypatch.setattr(type(bench), "params", lambda self, profile="full": changed)
         return str(race._unmeasured(bench))
 

@@ -16,7 +16,7 @@ from zdm_ml.data.augment import (
     warp_matrices,
 )
 from zdm_ml.data.pasting import Patch
-from zdm_ml.recipes import AugmentParams
+from zdm_ml.recipes import AugmentParams, Interpolation
 
 GOOD = 0
 
@@ -165,6 +165,18 @@ def test_beyond_the_border_the_border_goes_on() -> None:
 
     assert moved.min() >= 20
     assert (moved[:, [0, 0, -1, -1], [0, -1, 0, -1]] == 200).all()
+
+
+@pytest.mark.parametrize(("interpolation", "between"), [("nearest", False), ("bilinear", True)])
+def test_interpolation_decides_whether_levels_between_pixels_appear(
+    interpolation: Interpolation, between: bool
+) -> None:
+    board = (200 * (np.indices((40, 40)).sum(0) // 4 % 2)).astype(np.uint8)
+
+    turned, _ = shown(replace(STILL, interpolation=interpolation, degrees=45.0), board[None])
+
+    assert bool(set(np.unique(turned)) - {0, 200}) == between
+    assert (turned != board).mean() > 0.1
 
 
 def test_shift_stays_within_its_share_of_the_side() -> None:

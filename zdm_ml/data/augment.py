@@ -31,6 +31,7 @@ SHARPNESS = 3.0
 _LEVELS = np.arange(256, dtype=np.float64)
 _THREADS = 2
 _BLOCK = 1024
+_FLAGS = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR}
 _UNIFORM = 16
 _MIRROR_X, _MIRROR_Y, _TURN, _SCALE, _SHIFT_X, _SHIFT_Y = range(6)
 _STRETCH, _AXIS, _BRIGHTNESS, _CONTRAST, _GAMMA, _PASTE, _PATCH = range(6, 13)
@@ -143,20 +144,15 @@ class Augmenter:
         if partners is not None:
             mixed = mixed_images(self._params, drawn.uniform, targets)
             partner_warps = warp_matrices(self._params, drawn.partner, images.shape[1])
+        flags = _FLAGS[self._params.interpolation] | cv2.WARP_INVERSE_MAP
         result = self._memory.empty(images.shape)
 
         def fill(start: int) -> None:
             warped, other = (np.empty(images.shape[1:], np.uint8) for _ in range(2))
-            lit = np.empty(images.shape[1:], np.float32)
             for at in range(start, len(images), self._threads):
-                if not self._params.paints:
-                    # The other way round: floats are warped faster than bytes.
-                    cv2.LUT(images[at], tables[at], dst=lit)
-                    _warp(lit, warps[at], result[at])
-                    continue
-                _warp(images[at], warps[at], warped)
+                _warp(images[at], warps[at], warped, flags)
                 if partners is not None and mixed[at]:
-                    _warp(partners[at], partner_warps[at], other)
+                    _warp(partners[at], partner_warps[at], other, flags)
                     _mix(warped, other, drawn.mask[at])
                 if pasted[at] >= 0:
                     paste(warped, self._patches[pasted[at]])
@@ -265,13 +261,12 @@ def _mix(out: Grey, partner: Grey, mask: npt.NDArray[np.float32]) -> None:
     out[...] = np.clip(np.rint(other + share * (own - other)), 0, 255).astype(np.uint8)
 
 
-def _warp(image: Grey | Pixels, matrix: Reals, out: Grey | Pixels) -> None:
+def _warp(image: Grey, matrix: Reals, out: Grey, flags: int) -> None:
     """Warp once, so that a picture is interpolated once.
 
     Beyond the old border the outermost pixels are repeated: torchvision's black fill would draw
     wedges that no camera sees, and mirroring would draw a second rim that looks like a burr.
     """
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     side = out.shape[0]
     cv2.warpAffine(image, matrix, (side, side), out, flags, cv2.BORDER_REPLICATE)
 

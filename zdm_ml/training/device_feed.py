@@ -143,11 +143,7 @@ class DeviceAugmenter:
 
     def make(self, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
         """Return normalised pictures, float32 [B, S, S], and targets, int64 [B], on the device."""
-        pictures = self.images.unstage(plan.staged)
-        if not self._params.paints:
-            lit = self._lit(pictures, plan.tables)
-            return self._warped(lit, plan.warps), self._sent(plan.targets)
-        levels = self._levels(pictures, plan.warps)
+        levels = self._warped(self.images.unstage(plan.staged), plan.warps)
         if plan.partners is not None:
             levels = self._mixed(levels, plan.partners)
         if self._dense is not None:
@@ -163,12 +159,8 @@ class DeviceAugmenter:
         """Return normalised pictures, float32 [B, S, S], of whole grey levels."""
         return self._sent(tables).gather(1, levels.flatten(1).long()).view(levels.shape)
 
-    def _levels(self, pictures: torch.Tensor, warps: torch.Tensor) -> torch.Tensor:
-        """Return whole grey levels, float32 [B, S, S], of warped pictures."""
-        return self._warped(pictures.float(), warps).round_()
-
     def _warped(self, pictures: torch.Tensor, warps: torch.Tensor) -> torch.Tensor:
-        """Return warped pictures, float32 [B, S, S].
+        """Return whole grey levels, float32 [B, S, S], of warped pictures.
 
         The grid is summed rather than multiplied as in `affine_grid`: where matrix products are
         allowed TF32, that would move pixels.
@@ -178,16 +170,16 @@ class DeviceAugmenter:
         across = pixels * warps[:, None, :, 0] + warps[:, None, :, 2]
         down = pixels * warps[:, None, :, 1]
         warped = functional.grid_sample(
-            pictures.unsqueeze(1),
+            pictures.float().unsqueeze(1),
             across[:, None, :] + down[:, :, None],
-            mode="bilinear",
+            mode=self._params.interpolation,
             padding_mode="border",
             align_corners=False,
         )
-        return warped.squeeze(1)
+        return warped.squeeze(1).round_()
 
     def _mixed(self, levels: torch.Tensor, partners: Partners) -> torch.Tensor:
-        others = self._levels(self.images.unstage(partners.staged), partners.warps)
+        others = self._warped(self.images.unstage(partners.staged), partners.warps)
         (std, mean), (deviation, middle) = (
             torch.std_mean(each, (1, 2), correction=0, keepdim=True) for each in (levels, others)
         )
