@@ -26,8 +26,8 @@ def time_to_errors(bench: Bench) -> list[Line]:
     Ours is recipe modern. Each repeat holds out another fold of castings: with the few good ones
     of the public set, one fold alone would say little about either side.
     """
-    images = bench.scaled(toy=16, cpu=240, cuda=2000)
-    epochs = bench.scaled(toy=1, cpu=6, cuda=30)
+    images = bench.scaled(toy=16, cpu=160, cuda=2000)
+    epochs = bench.scaled(toy=1, cpu=5, cuda=30)
     # No more than the engine looks at after an epoch, so that it counts the errors of all.
     judged = bench.scaled(toy=8, cpu=CURVE_IMAGES // 2, cuda=CURVE_IMAGES)
     races = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -12,6 +13,22 @@ import numpy.typing as npt
 from zdm_ml.data.geometry import GROOVE, RIM, Field, Grid, Reals, around, inside, noise
 
 Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Pits:
+    """Round holes: smallest and largest radius, how ragged, and how far from the middle they lie.
+
+    All but `raggedness` in pixels of a 300 px image, [low, high].
+    """
+
+    radius: tuple[float, float]
+    raggedness: float
+    reach: tuple[float, float]
+
+
+PINHOLES = Pits((1.9, 3.2), 0.15, (GROOVE + 4, RIM - 4))
+BLOW_HOLES = Pits((4.0, 7.5), 0.35, (GROOVE + 6, RIM - 2))
 
 
 @dataclass(frozen=True)
@@ -32,22 +49,14 @@ def draw_defect(kind: str, rng: Rng, grid: Grid) -> Layer:
     return KINDS[kind](rng, grid)
 
 
-def _pinhole(rng: Rng, grid: Grid) -> Layer:
-    x, y = _place(rng, GROOVE + 4, RIM - 4)
-    return _hole(rng, grid, x, y, float(rng.uniform(1.9, 3.2)), raggedness=0.15)
-
-
-def _blow_hole(rng: Rng, grid: Grid) -> Layer:
-    x, y = _place(rng, GROOVE + 6, RIM - 2)
-    return _hole(rng, grid, x, y, float(rng.uniform(4.0, 7.5)), raggedness=0.35)
-
-
-def _hole(rng: Rng, grid: Grid, x: float, y: float, radius: float, *, raggedness: float) -> Layer:
-    """Draw a dark pit with a bright lip on one side."""
+def draw_pit(pits: Pits, rng: Rng, grid: Grid) -> Layer:
+    """Return a dark pit with a bright lip on one side, anywhere within its reach."""
+    x, y = _place(rng, *pits.reach)
+    radius = float(rng.uniform(*pits.radius))
     stretch, turn = rng.uniform(0.65, 1.0), rng.uniform(0, 2 * np.pi)
     along = (grid.x - x) * np.cos(turn) + (grid.y - y) * np.sin(turn)
     across = (grid.y - y) * np.cos(turn) - (grid.x - x) * np.sin(turn)
-    ragged = 1 + raggedness * noise(rng, grid.size, 50)
+    ragged = 1 + pits.raggedness * noise(rng, grid.size, 50)
     distance = np.hypot(along, across / stretch) * np.clip(ragged, 0.5, 1.8)
     pit = inside(distance, radius, 1.5)
     lit = np.cos(np.arctan2(across, along) - rng.uniform(0, 2 * np.pi))
@@ -103,8 +112,8 @@ def _shrinkage(rng: Rng, grid: Grid) -> Layer:
 
 
 KINDS: dict[str, Callable[[Rng, Grid], Layer]] = {
-    "pinhole": _pinhole,
-    "blow_hole": _blow_hole,
+    "pinhole": partial(draw_pit, PINHOLES),
+    "blow_hole": partial(draw_pit, BLOW_HOLES),
     "burr": _burr,
     "scratch": _scratch,
     "shrinkage": _shrinkage,
