@@ -37,7 +37,7 @@ test: $(READY)  ## All tests
 	$(BIN)/python -m pytest
 
 test-unit: $(READY)  ## Unit tests alone
-	$(BIN)/python -m pytest -m "not integration and not e2e"
+	$(BIN)/python -m pytest -n auto -m "not integration and not e2e"
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

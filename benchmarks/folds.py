@@ -134,6 +134,8 @@ def run_fold(trial: Trial, fold: int) -> dict[str, Any]:
         for name, side in sides.items()
         if len(side) and name not in skipped
     }
+    even = score_side(net, equalised(sides["test"]), recipe)
+    scored["equalised"] = replace(scored["test"], scores=even)
     LAB.mkdir(parents=True, exist_ok=True)
     np.savez(
         LAB / f"{trial.tag}-{fold}-{trial.seed}.npz",
@@ -142,6 +144,14 @@ def run_fold(trial: Trial, fold: int) -> dict[str, Any]:
     found = {"fold": fold, "seconds": round(seconds), **figures(scored, params)}
     console.print(found, markup=False)
     return found
+
+
+def equalised(side: Side) -> Side:
+    """Return the side with every picture as bright, on the average, as all of them are."""
+    pictures = side.pictures(slice(None)).astype(np.float64)
+    means = pictures.mean((1, 2), keepdims=True)
+    levels = np.clip(np.rint(pictures * (means.mean() / means)), 0, 255).astype(np.uint8)
+    return Side(levels, np.arange(len(levels)), side.targets, side.castings)
 
 
 def _fitted(
@@ -187,6 +197,7 @@ def figures(scored: dict[str, Scored], params: Params) -> dict[str, Any]:
     """Return AUC and errors of the test castings at each threshold that can be had."""
     test = scored["test"]
     means, targets = test.by_casting()
+    even, _ = scored["equalised"].by_casting()
     thresholds = {"half": 0.5}
     held = [scored[name] for name in ("val", "calibration") if name in scored]
     held = [scored["fitted"]] if "fitted" in scored else held
@@ -209,6 +220,7 @@ def figures(scored: dict[str, Scored], params: Params) -> dict[str, Any]:
                 "escapes": int((means[targets == 1] < value).sum()),
                 "overkills": int((means[targets == 0] >= value).sum()),
                 "accuracy_image": float(((test.scores >= value) == test.targets).mean()),
+                "accuracy_equalised": float(((even >= value) == targets).mean()),
             }
             for name, value in thresholds.items()
         },
@@ -217,7 +229,8 @@ def figures(scored: dict[str, Scored], params: Params) -> dict[str, Any]:
 
 def show(tag: str, found: Sequence[dict[str, Any]]) -> None:
     """Print one line per fold and the mean, at each threshold that could be had."""
-    heads = ("AUC image", "AUC casting", "accuracy", "recall", "escapes", "overkills", "acc. image")
+    heads = ("AUC image", "AUC casting", "accuracy", "recall", "escapes", "overkills")
+    heads += ("acc. image", "acc. equalised")
     for name in ("half", "held-out"):
         if any(name not in fold for fold in found):
             continue
@@ -232,33 +245,39 @@ def show(tag: str, found: Sequence[dict[str, Any]]) -> None:
 
 
 def _figures_of(fold: dict[str, Any], name: str) -> list[float]:
-    keys = ("accuracy", "recall", "escapes", "overkills", "accuracy_image")
+    keys = ("accuracy", "recall", "escapes", "overkills", "accuracy_image", "accuracy_equalised")
     return [fold["auc_image"], fold["auc_casting"], *(fold[name][key] for key in keys)]
 
 
 def across_folds(tag: str, trial: Trial, folds: Sequence[int]) -> None:
     """Print what all folds' test castings say together, each judged by the others' threshold."""
-    sides = []
+    sides, evened = [], []
     for fold in folds:
         found = np.load(LAB / f"{tag}-{fold}-{trial.seed}.npz")
-        sides.append(Scored(found["test_scores"], found["test_targets"], list(found["test_parts"])))
+        side = Scored(found["test_scores"], found["test_targets"], list(found["test_parts"]))
+        sides.append(side)
+        evened.append(replace(side, scores=found["equalised_scores"]))
     if len(sides) < 2:
         return
     whole = joined(sides)
-    judged = [
-        (side, _threshold(joined([it for it in sides if it is not side]), trial)) for side in sides
-    ]
-    wrong = sum(int((mean >= at).sum()) for side, at in judged for mean in [_good(side)])
-    escapes = sum(int((mean < at).sum()) for side, at in judged for mean in [_defective(side)])
+    limits = [_threshold(joined([it for it in sides if it is not side]), trial) for side in sides]
     means, targets = whole.by_casting()
     console.print(
         f"{tag}: all folds together: AUC by casting {roc_auc(means, targets):.4f}, by image "
         f"{roc_auc(whole.scores, whole.targets):.4f}; at the threshold of the other folds "
-        f"{escapes} escapes and {wrong} overkills of {len(targets)} castings",
+        f"{_errors(sides, limits)} of {len(targets)} castings; with brightness equalised "
+        f"{_errors(evened, limits)}",
         markup=False,
     )
     console.print(f"  good, highest logits: {np.round(np.sort(_logit(_good(whole)))[::-1], 1)}")
     console.print(f"  defects, lowest: {np.round(np.sort(_logit(_defective(whole)))[:8], 1)}")
+
+
+def _errors(sides: Sequence[Scored], limits: Sequence[float]) -> str:
+    judged = list(zip(sides, limits, strict=True))
+    wrong = sum(int((_good(side) >= limit).sum()) for side, limit in judged)
+    escapes = sum(int((_defective(side) < limit).sum()) for side, limit in judged)
+    return f"{escapes} escapes and {wrong} overkills"
 
 
 def joined(sides: Sequence[Scored]) -> Scored:

@@ -45,6 +45,12 @@ def blobs(count: int, seed: int, size: int = 16) -> Side:
     return make_side(images, targets, np.arange(count) // 6 * 2 + targets)
 
 
+def contrary() -> Side:
+    """Images whose targets are the opposite of what they show: who learns judges them worse."""
+    side = blobs(10, 2)
+    return replace(side, targets=1 - side.targets)
+
+
 class Tiny(nn.Sequential):
     def __init__(self, dropout: float = 0.5) -> None:
         super().__init__(
@@ -128,11 +134,10 @@ def test_another_seed_gives_another_net() -> None:
 
 def test_train_leaves_the_best_epoch_in_the_net() -> None:
     reference, net = tiny(), tiny()
-    # The second epoch's rate destroys what the first has learnt.
-    worse = replace(PLAIN, epochs=2, gamma=1e4)
+    worse = replace(PLAIN, epochs=2, gamma=1.0, learning_rate=1e-2)
 
-    run(reference, replace(worse, epochs=1))
-    result = run(net, worse)
+    run(reference, replace(worse, epochs=1), judge=contrary())
+    result = run(net, worse, judge=contrary())
 
     assert result.best_epoch == 1
     assert same_weights(reference, net)
@@ -146,11 +151,14 @@ def test_learning_rate_falls_by_gamma_per_epoch() -> None:
 
 def test_keep_last_leaves_the_last_epoch_in_the_net() -> None:
     net = tiny()
-    worse = replace(PLAIN, epochs=2, gamma=1e4, keep="last")
+    worse = replace(PLAIN, epochs=2, gamma=1.0, learning_rate=1e-2, keep="last")
     states = []
 
     result = run(
-        net, worse, on_epoch=lambda _: states.append({k: v.clone() for k, v in weights(net)})
+        net,
+        worse,
+        judge=contrary(),
+        on_epoch=lambda _: states.append({k: v.clone() for k, v in weights(net)}),
     )
 
     assert result.best_epoch == 2

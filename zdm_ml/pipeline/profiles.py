@@ -83,7 +83,8 @@ def _merge(base: Any, changes: Mapping[str, Any], where: str) -> None:
     for key, value in changes.items():
         if where == "models." and key not in base:
             continue  # a checkout may train fewer models than the profile knows
-        if key not in base and not where.endswith((".scratch.", ".finetune.")):
+        optional = where.endswith((".scratch.", ".finetune.")) or ".recipes." in f"{where}{key}."
+        if key not in base and not optional:
             raise ConfigError(f"profile sets {where}{key}, which params.yaml does not have")
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
             _merge(base[key], value, f"{where}{key}.")
