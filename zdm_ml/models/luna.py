@@ -65,11 +65,13 @@ class ModernLuna(nn.Module):
         grey = images[:, :1]
         if self.training:
             return self._logits(grey)
-        turned = [self._logits(torch.rot90(grey, turns, (2, 3))) for turns in range(4)]
-        return torch.stack(turned).mean(0)
+        turned = torch.cat([torch.rot90(grey, turns, (2, 3)) for turns in range(4)])
+        return self._logits(turned).unflatten(0, (4, -1)).mean(0)
 
     def _logits(self, grey: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self.blocks(self.stem(grey)).amax((2, 3)))
+        # Twice as fast on one core, also where nobody has laid out the weights for it.
+        maps = self.stem(grey).contiguous(memory_format=torch.channels_last)
+        logits: torch.Tensor = self.head(self.blocks(maps).amax((2, 3)))
         return logits
 
 
