@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -138,3 +140,17 @@ def test_children_inherit_only_what_is_listed(settings: Settings) -> None:
     assert child["ZDM_WEIGHTS_DIR"] == "/weights"
     assert child["PATH"].endswith(":/bin")
     assert child["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+
+
+def test_a_task_does_not_run_the_persons_bashrc(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / ".bashrc").write_text("echo bashrc\n")
+    environ = child_environment(settings, {"HOME": str(tmp_path), "PATH": os.environ["PATH"]})
+    # As Airflow starts a task: standard input is a socket.
+    ours, theirs = socket.socketpair()
+
+    with ours, theirs:
+        done = subprocess.run(
+            ["bash", "-c", "echo task"], env=environ, stdin=theirs, capture_output=True, text=True
+        )
+
+    assert done.stdout.split() == ["task"]

@@ -68,6 +68,9 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
         "SCARF_ANALYTICS": "false",
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
+        # The standard input of a task is a socket. The first bash on one takes it for a remote
+        # login and would run ~/.bashrc, whatever that does and however long it takes.
+        "SHLVL": "1",
         # Process titles would otherwise overwrite the environment that STACK_MARK is read from.
         "SPT_NOENV": "1",
     }
