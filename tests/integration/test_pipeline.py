@@ -99,7 +99,7 @@ def test_a_second_repro_runs_nothing(desk: Desk) -> None:
 
 
 def test_one_models_parameters_rerun_that_model_and_the_comparison(desk: Desk) -> None:
-    desk.set_params(r"(luna: \{input_size: )64(, transfer)", r"\g<1>80\g<2>")
+    desk.set_params(r"(luna:\n    input_size: )64", r"\g<1>80")
 
     ran = desk.ran()
 
@@ -295,8 +295,8 @@ def test_a_killed_training_goes_on_at_its_epoch(desk: Desk) -> None:
     """SIGKILL from outside, of the whole process group, as a lost worker would suffer it."""
     params = desk.root / "params.yaml"
     before = params.read_text()
-    desk.set_params(r"(luna: \{input_size: )80", r"\g<1>96")
-    desk.set_params(r"(luna: \{crossfit: .*scratch: \{)", r"\g<1>epochs: 400, ")
+    desk.set_params(r"(luna:\n    input_size: )80", r"\g<1>96")
+    desk.set_params(r"(modern: \{crossfit: .*scratch: \{)", r"\g<1>epochs: 400, ")
     environ = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     with subprocess.Popen(
         ["zdm", "train", "--model", "luna"],
