@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from zdm_ml.errors import ConfigError
-from zdm_ml.models import zoo
-from zdm_ml.params import MODEL_NAMES, load_params, parse_params
+from zdm_ml.params import load_params, parse_params
 
 
 @pytest.fixture
@@ -224,10 +223,6 @@ def test_a_models_keys_for_a_recipe_that_does_not_exist_are_named(raw: dict[str,
 
     with pytest.raises(ConfigError, match=r"models\.luna\.recipes\.modem: no such recipe"):
         parse_params(raw, "params.yaml")
-
-
-def test_params_know_the_models_of_the_zoo() -> None:
-    assert MODEL_NAMES == zoo.MODEL_NAMES
 
 
 def test_shares_that_leave_nothing_to_train_on_are_refused(raw: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import yaml
 
 from zdm_ml.errors import ConfigError
 from zdm_ml.models import zoo
-from zdm_ml.params import parse_params
+from zdm_ml.params import MODEL_NAMES, parse_params
 from zdm_ml.pipeline.profiles import overlay, profile_names
 
 ROOT = Path(__file__).parents[2]
@@ -32,17 +32,8 @@ def profile_sizes() -> list[tuple[str, int, str]]:
     return sorted(found)
 
 
-def test_the_zoo_holds_the_eight_models_of_the_reference_work():
-    assert zoo.MODEL_NAMES == (
-        "luna",
-        "alexnet",
-        "resnet18",
-        "efficientnet_v2_s",
-        "convnext_tiny",
-        "vit_b_16",
-        "swin_t",
-        "dino_vits8",
-    )
+def test_the_zoo_holds_the_eight_models_that_params_know():
+    assert zoo.MODEL_NAMES == MODEL_NAMES
 
 
 @pytest.mark.parametrize(("name", "size", "recipe"), profile_sizes())

@@ -173,6 +173,7 @@ def _place(
     name: str, net: nn.Module, recipe: Recipe, precision: str, device: torch.device
 ) -> Classifier:
     # A tensor that is channels_last makes every convolution after it run in that layout.
+    # torch's overloads do not know device and memory_format together.
     net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = choose_precision(precision, device)
     shape = (recipe.input_size, recipe.mean, recipe.std, recipe.standardise)
