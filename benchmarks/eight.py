@@ -17,13 +17,13 @@ from torch import nn
 from trainings import fresh_net, run_engine, score_side
 
 from zdm_ml.data.manifest import Row
-from zdm_ml.evaluation.castings import casting_records
+from zdm_ml.evaluation.calibration import cost_threshold
+from zdm_ml.evaluation.figures import decision_figures
 from zdm_ml.evaluation.flops import flops
-from zdm_ml.evaluation.metrics import metrics, weighted_cost
-from zdm_ml.evaluation.selection import Candidate, select
-from zdm_ml.evaluation.thresholds import choose_threshold
+from zdm_ml.evaluation.metrics import metrics
+from zdm_ml.evaluation.verdicts import Verdicts
 from zdm_ml.models import zoo
-from zdm_ml.recipes import Recipe
+from zdm_ml.recipes import Recipe, RecipeName
 from zdm_ml.training.sides import Side
 
 LONGEST = 100.0
@@ -119,54 +119,32 @@ def reference(bench: Bench, work: Work, seed: int) -> Chosen:
 
 
 def ours(bench: Bench, work: Work, seed: int) -> Chosen:
-    """Train and score every model with the engine; the lowest cost wins."""
-    started, candidates = time.perf_counter(), []
+    """Train and score every model with the engine; the lowest expected cost wins."""
+    started, judged = time.perf_counter(), {}
     with TemporaryDirectory(dir=bench.scratch) as cache:
         for name, recipe in work.recipes.items():
             groups = (work.learn, work.judge, work.test)
             sides = bench.sides(recipe.input_size, *groups, cache=Path(cache))
             net = fresh_net(name, recipe, seed)
             run_engine(bench, name, net, sides[:2], recipe, seed)
-            candidates.append(_candidate(bench, name, net, recipe, sides, work))
-    winner = select(candidates, min_models=1).winner or ""
-    (found,) = (each for each in candidates if each.model_name == winner)
-    return Chosen(time.perf_counter() - started, winner, found.escapes + found.overkills)
+            judged[name] = _judged(bench, net, recipe, sides, work)
+    winner = min(judged, key=lambda name: (judged[name][0], flops(name, *_shape(work, name))))
+    return Chosen(time.perf_counter() - started, winner, judged[winner][1])
 
 
-def _candidate(
-    bench: Bench, name: str, net: nn.Module, recipe: Recipe, sides: Sequence[Side], work: Work
-) -> Candidate:
+def _judged(
+    bench: Bench, net: nn.Module, recipe: Recipe, sides: Sequence[Side], work: Work
+) -> tuple[float, int]:
+    """Return expected cost and errors on the test images at a threshold of the validation ones."""
     _, judge, test = sides
-    weight, parts = bench.params().cost.overkill_weight, [row.part for row in work.test]
-    threshold = choose_threshold(
-        score_side(net, judge, recipe), judge.targets, weight, [row.part for row in work.judge]
-    ).value
+    cost, parts = bench.params().cost, [row.part for row in work.judge]
+    chosen = cost_threshold(score_side(net, judge, recipe), judge.targets, parts, cost)
     scores = score_side(net, test, recipe)
-    found = metrics(scores, test.targets, threshold)
-    failed = [
-        record["label"]
-        for record in casting_records(scores, test.targets, parts, threshold)
-        if record["failed"]
-    ]
-    return Candidate(
-        model_name=name,
-        cost=weighted_cost(found["escapes"], found["overkills"], weight),
-        flops=flops(name, recipe.input_size, recipe.name),
-        init="scratch",
-        profile="quick",
-        castings=len(set(parts)),
-        escapes_castings=failed.count("defect"),
-        overkills_castings=failed.count("ok"),
-        leaky=False,
-        **{
-            key: found[key]
-            for key in (
-                "escapes",
-                "overkills",
-                "images",
-                "accuracy",
-                "balanced_accuracy",
-                "threshold",
-            )
-        },
-    )
+    found = metrics(scores, test.targets, chosen.value)
+    verdicts = Verdicts(chosen.value, chosen.value)
+    figures = decision_figures(scores, work.test, verdicts, cost)
+    return figures["cost"], found["escapes"] + found["overkills"]
+
+
+def _shape(work: Work, name: str) -> tuple[int, RecipeName]:
+    return work.recipes[name].input_size, work.recipes[name].name

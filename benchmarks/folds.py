@@ -33,10 +33,9 @@ from zdm_ml.data.listing import read_listing
 from zdm_ml.data.manifest import CLASSES, Row, read_manifest
 from zdm_ml.data.sides import remembered_sides
 from zdm_ml.data.splits import split_rows
-from zdm_ml.evaluation.calibration import dealt
-from zdm_ml.evaluation.castings import group
+from zdm_ml.evaluation.calibration import cost_threshold
+from zdm_ml.evaluation.castings import dealt, group
 from zdm_ml.evaluation.metrics import roc_auc
-from zdm_ml.evaluation.thresholds import choose_threshold
 from zdm_ml.models import zoo
 from zdm_ml.params import Params, parse_params
 from zdm_ml.recipes import Recipe
@@ -203,8 +202,8 @@ def figures(scored: dict[str, Scored], params: Params) -> dict[str, Any]:
     held = [scored["fitted"]] if "fitted" in scored else held
     if held:
         side = joined(held)
-        thresholds["held-out"] = choose_threshold(
-            side.scores, side.targets, params.cost.overkill_weight, side.parts
+        thresholds["held-out"] = cost_threshold(
+            side.scores, side.targets, side.parts, params.cost
         ).value
     return {
         "auc_image": roc_auc(test.scores, test.targets),
@@ -290,8 +289,8 @@ def joined(sides: Sequence[Scored]) -> Scored:
 
 
 def _threshold(side: Scored, trial: Trial) -> float:
-    weight = trial.params().cost.overkill_weight
-    return choose_threshold(side.scores, side.targets, weight, side.parts).value
+    cost = trial.params().cost
+    return cost_threshold(side.scores, side.targets, side.parts, cost).value
 
 
 def _good(side: Scored) -> Scores:

@@ -85,7 +85,7 @@ def make_run(
     save_net(model, _brightness_net(model_name, good, seed), spec)
     write_json(
         evaluation / "decision.json",
-        {"threshold": threshold, "positive": "defect", "overkill_weight": 0.2},
+        {"threshold": threshold, "positive": "defect"},
     )
     write_json(evaluation / "metrics.json", metrics or METRICS)
     write_manifest(folder / "manifest" / "split.csv", rows)

@@ -52,7 +52,7 @@ def settings_of(root: Path) -> Settings:
 def test_a_package_comes_with_its_calibrated_threshold(trained: Path, checkout: Path) -> None:
     inspector = load_inspector(str(trained / "package"), settings_of(checkout))
 
-    assert inspector.threshold == 0.625
+    assert inspector.ruling.threshold == 0.625
     digest = json.loads((trained / "package" / "package.json").read_text())["digest"]
     assert inspector.version == digest[:12]
 
@@ -62,7 +62,7 @@ def test_a_trained_net_takes_its_threshold_from_its_own_evaluation(
 ) -> None:
     inspector = load_inspector(trained / "run" / "models" / "luna", settings_of(checkout))
 
-    assert inspector.threshold == 0.625
+    assert inspector.ruling.threshold == 0.625
 
 
 def test_a_trained_net_without_a_threshold_cannot_judge_but_can_be_loaded(
@@ -92,7 +92,7 @@ def test_a_model_name_falls_back_to_the_newest_run(trained: Path, checkout: Path
         decision.write_text(json.dumps({"threshold": threshold, "positive": "defect"}))
     os.utime(runs / "old" / "models" / "luna" / "net.json", (1, 1))
 
-    assert load_inspector("luna", settings_of(checkout)).threshold == 0.75
+    assert load_inspector("luna", settings_of(checkout)).ruling.threshold == 0.75
 
 
 def test_a_run_folder_means_its_winner(trained: Path, checkout: Path) -> None:

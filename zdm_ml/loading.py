@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from zdm_ml.errors import ConfigError, PackageError
+from zdm_ml.evaluation.verdicts import Ruling, read_ruling
 from zdm_ml.files import read_json
 from zdm_ml.models.net import LoadedNet, load_net
 from zdm_ml.models.zoo import MODEL_NAMES
@@ -18,10 +18,10 @@ from zdm_ml.settings import Settings, load_settings
 
 @dataclass(frozen=True)
 class Inspector:
-    """A net with its calibrated threshold; `version` is a registry version or a digest's start."""
+    """A net with how it decides; `version` is a registry version or a digest's start."""
 
     net: LoadedNet
-    threshold: float
+    ruling: Ruling
     version: str
 
 
@@ -47,9 +47,9 @@ def load_inspector(ref: str | Path, settings: Settings, *, device: str = "cpu") 
     folder = _folder(ref, settings)
     if (folder / "package.json").is_file():
         package = load_package(folder, device)
-        return Inspector(package.net, package.threshold, package.info.digest[:12])
+        return Inspector(package.net, package.ruling, package.info.digest[:12])
     net = load_net(folder, device)
-    return Inspector(net, _threshold(folder, settings), net.spec.digest[:12])
+    return Inspector(net, _ruling(folder, settings), net.spec.digest[:12])
 
 
 def _in_registry(ref: str | Path) -> bool:
@@ -67,7 +67,7 @@ def _registered(ref: str, settings: Settings, device: str) -> Inspector:
     with tempfile.TemporaryDirectory(prefix="zdm-package-") as temporary:
         folder = Path(temporary) / "package"
         package = load_package(versions.download_package(uri, version, folder), device)
-    return Inspector(package.net, package.threshold, version)
+    return Inspector(package.net, package.ruling, version)
 
 
 def _folder(ref: str | Path, settings: Settings | None) -> Path:
@@ -115,7 +115,7 @@ def _unfinished(run: Path) -> PackageError:
     return PackageError(f"run {run} has no winner", hint="let its stage `select` finish first")
 
 
-def _threshold(folder: Path, settings: Settings) -> float:
+def _ruling(folder: Path, settings: Settings) -> Ruling:
     decision = folder / "decision.json"  # of a net that was trained alone
     if not decision.is_file():
         paths = read_pipeline(settings.root).paths
@@ -123,9 +123,8 @@ def _threshold(folder: Path, settings: Settings) -> float:
         run = folder.parents[min(depth, len(folder.parents) - 1)]
         decision = run / paths["evaluation"] / folder.name / "decision.json"
     try:
-        value: Any = read_json(decision)["threshold"]
-        return float(value)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read_ruling(read_json(decision))
+    except (OSError, ValueError, AttributeError) as error:
         raise PackageError(
             f"{folder} has no threshold: {decision} cannot be used",
             hint=f"run `dvc repro evaluate@{folder.name}`, or name a model package",

@@ -79,7 +79,22 @@ class ModelParams:
 
 @dataclass(frozen=True)
 class CostParams:
-    overkill_weight: float
+    """Money per casting; `prevalence` is the plant's share of defective ones."""
+
+    currency: str
+    escape: float
+    overkill: float
+    review: float
+    prevalence: float
+    takt_seconds: float
+
+
+@dataclass(frozen=True)
+class VerdictParams:
+    """The verdict ok is promised to at most `max_escape_rate` of the defective castings."""
+
+    max_escape_rate: float
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -101,16 +116,26 @@ class LatencyParams:
 
 @dataclass(frozen=True)
 class SelectParams:
+    """Margins by which a cheaper model may be worse; `cost_margin` is money per 10,000 parts."""
+
+    policy: Literal["cheapest_not_worse", "lowest_cost"]
+    escape_margin: float
+    overkill_margin: float
+    cost_margin: float
+    max_megabytes: float | None
     min_models: int
 
 
 @dataclass(frozen=True)
 class PromoteParams:
-    """`min_castings` (per class) and `floors` (balanced accuracy) hold by profile."""
+    """What stands in a mapping holds by profile; floors are balanced accuracies."""
 
     cost_tolerance: float
+    escape_margins: dict[str, float]
+    slice_margin: float
     min_castings: dict[str, int]
     floors: dict[str, float]
+    perturbation_floors: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -123,6 +148,7 @@ class Params:
     recipes: dict[str, RecipeParams]
     models: dict[str, ModelParams]
     cost: CostParams
+    verdict: VerdictParams
     evaluate: EvaluateParams
     latency: LatencyParams
     select: SelectParams
@@ -181,7 +207,7 @@ def parse_params(raw: Any, source: str) -> Params:
 
 
 def _check_ranges(params: Params, source: str) -> None:
-    split = params.split
+    split, cost = params.split, params.cost
     held_out = split.val + split.calibration + split.test
     known, recipes = ", ".join(MODEL_NAMES), ", ".join(get_args(RecipeName))
     facts = {
@@ -199,14 +225,27 @@ def _check_ranges(params: Params, source: str) -> None:
         "evaluate.resamples: at least 100": params.evaluate.resamples >= 100,
         "train.views: at least 1": params.train.views >= 1,
         f"recipes: exactly {recipes}": set(params.recipes) == set(get_args(RecipeName)),
-        "cost.overkill_weight: at least 0": params.cost.overkill_weight >= 0,
+        "cost.escape, cost.overkill and cost.review: at least 0, escape above 0": (
+            cost.escape > 0 and min(cost.overkill, cost.review) >= 0
+        ),
+        "cost.prevalence: above 0 and below 1": 0 < cost.prevalence < 1,
+        "cost.takt_seconds: above 0": cost.takt_seconds > 0,
+        "verdict.max_escape_rate: above 0 and below 1": 0 < params.verdict.max_escape_rate < 1,
+        "verdict.confidence: above 0.5 and below 1": 0.5 < params.verdict.confidence < 1,
         "latency.repeats: at least 1": params.latency.repeats >= 1,
+        "select.escape_margin: above 0 and below 1": 0 < params.select.escape_margin < 1,
+        "select.overkill_margin: above 0 and below 1": 0 < params.select.overkill_margin < 1,
+        "select.cost_margin: at least 0": params.select.cost_margin >= 0,
         "select.min_models: at least 1": params.select.min_models >= 1,
         f"promote.min_castings: a number above 0 for profile {params.profile!r}": (
             params.promote.min_castings.get(params.profile, 0) >= 1
         ),
-        f"promote.floors: a floor for profile {params.profile!r}": (
+        f"promote.floors and promote.perturbation_floors: one for profile {params.profile!r}": (
             params.profile in params.promote.floors
+            and params.profile in params.promote.perturbation_floors
+        ),
+        f"promote.escape_margins: above 0, at most 1, for profile {params.profile!r}": (
+            0 < params.promote.escape_margins.get(params.profile, 0) <= 1
         ),
     }
     for name, model in params.models.items():

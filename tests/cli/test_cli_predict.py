@@ -48,7 +48,12 @@ def test_json_gives_one_line_with_the_agreed_keys_per_image(folder: Path) -> Non
     assert result.exit_code == 0
     assert len(found) == 24
     assert all(
-        set(line) == {"path", "verdict", "score", "threshold", "model_version"} for line in found
+        set(line)
+        == {
+            *("path", "verdict", "score", "threshold", "model_version"),
+            *("ok_below", "defect_from", "guarantee"),
+        }
+        for line in found
     )
 
 

@@ -8,13 +8,16 @@ from zdm_ml.evaluation.leaderboard import COLUMNS, flat_figures, leaderboard
 from zdm_ml.evaluation.selection import Selection
 
 SELECTION = Selection(
-    "luna",
-    True,
-    "",
-    [
+    winner="luna",
+    eligible=True,
+    reason="",
+    rows=[
         {"rank": 1, "model_name": "luna", "reason": "best"},
         {"rank": None, "model_name": "vit_b_16", "reason": "not ranked: killed"},
     ],
+    reference="luna",
+    policy="lowest_cost",
+    comparisons=[],
 )
 
 
@@ -38,6 +41,14 @@ def figures(seen: dict[str, Any] | None) -> dict[str, Any]:
         },
         "intervals": {"per_image": {"accuracy_low": 0.8, "accuracy_high": 0.97}},
         "robustness": {"worst": {"name": "blur", "balanced_accuracy": 0.6}},
+        "decision": {
+            "cost": 1234.5,
+            "precision": 0.8,
+            "review_load": 0.02,
+            "ok_below": 0.4,
+            "defect_from": 0.6,
+        },
+        "reliability": {"tempered": {"brier": 0.05, "calibration_error": 0.02}},
     }
 
 
@@ -63,3 +74,11 @@ def test_castings_and_the_worst_perturbation_have_columns() -> None:
     assert (row["castings"], row["escapes_castings"], row["overkills_castings"]) == (24, 0, 1)
     assert (row["escape_rate_upper"], row["seen_accuracy"]) == (0.139, None)
     assert (row["worst_perturbation"], row["worst_balanced_accuracy"]) == ("blur", 0.6)
+
+
+def test_money_precision_and_calibration_have_columns() -> None:
+    (row, _) = leaderboard(SELECTION, {"luna": flat_figures(figures(None))})
+
+    assert (row["cost"], row["plant_precision"], row["review_load"]) == (1234.5, 0.8, 0.02)
+    assert (row["ok_below"], row["defect_from"]) == (0.4, 0.6)
+    assert (row["brier"], row["calibration_error"]) == (0.05, 0.02)

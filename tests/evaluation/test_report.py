@@ -5,41 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from candidates import POLICY, candidate, comparisons
+from money import COST, PROMISE
 
 from zdm_ml.evaluation.leaderboard import leaderboard
 from zdm_ml.evaluation.report import casting_bounds, leak_warning, markdown
-from zdm_ml.evaluation.selection import Candidate, Selection, select
-
-
-def candidate(name: str, escapes: int, flops: int, **options: Any) -> Candidate:
-    values: dict[str, Any] = {
-        "model_name": name,
-        "escapes": escapes,
-        "overkills": 2,
-        "images": 100,
-        "cost": escapes + 0.4,
-        "flops": flops,
-        "accuracy": 0.97,
-        "balanced_accuracy": 0.96,
-        "threshold": 0.4,
-        "init": "official",
-        "profile": "full",
-        "castings": 24,
-        "escapes_castings": 0,
-        "overkills_castings": 1,
-        "leaky": False,
-    }
-    return Candidate(**{**values, **options})
+from zdm_ml.evaluation.selection import Selection, select
 
 
 def evaluated(
     profile: str = "full", init: str = "official", leaky: bool = False, protocol: str = "grouped"
 ) -> tuple[Selection, list[dict[str, Any]]]:
+    common: dict[str, Any] = {
+        "profile": profile,
+        "leaky": leaky,
+        "accuracy": 0.97,
+        "castings": 24,
+        "escapes_castings": 0,
+        "overkills_castings": 1,
+    }
     models = [
-        candidate("luna", 1, 6 * 10**8, init="scratch", profile=profile, leaky=leaky),
-        candidate("swin_t", 0, 9 * 10**9, init=init, profile=profile, leaky=leaky),
+        candidate("luna", 900, 5, init="scratch", **common),
+        candidate("swin_t", 400, 90, init=init, **common),
     ]
-    selection = select(models, min_models=1, failures={"vit_b_16": "the loss became nan"})
+    selection = select(
+        models,
+        policy=POLICY,
+        compare=comparisons(models),
+        failures={"vit_b_16": "the loss became nan"},
+    )
     further = {
         "parameters": 115088,
         "defective_castings": 20,
@@ -53,6 +47,10 @@ def evaluated(
         "worst_perturbation": "brightness_equalised",
         "worst_balanced_accuracy": 0.71,
         "protocol": protocol,
+        "plant_precision": 0.8,
+        "review_load": 0.02,
+        "brier": 0.0512,
+        "calibration_error": 0.03,
     }
     figures = {model.model_name: {**vars(model), **further} for model in models}
     return selection, leaderboard(selection, figures)
@@ -60,15 +58,14 @@ def evaluated(
 
 def page(**options: Any) -> str:
     selection, rows = evaluated(**options)
-    return markdown(rows, selection, 0.2)
+    return markdown(rows, selection, COST, PROMISE)
 
 
 def test_page_names_winner_and_reasons() -> None:
     shown = page()
 
-    assert "**Winner: swin_t has the lowest weighted cost, 0.4" in shown
+    assert "**Winner: swin_t has the lowest expected cost, 400 EUR per 10,000 parts" in shown
     assert "- **vit_b_16**: not ranked: the loss became nan" in shown
-    assert "escapes + 0.2 x overkills" in shown
     assert "115,088" in shown
 
 
@@ -107,10 +104,25 @@ def test_honest_figures_carry_no_warning() -> None:
     assert "> **LEAKY" not in page() and "accuracy LEAKY" not in page()
 
 
+def test_page_says_what_is_assumed_of_the_plant_and_what_a_claim_would_take() -> None:
+    shown = page()
+
+    assert "Assumed: 10.00% of the parts are defective; an escape costs 100 EUR" in shown
+    assert "29 defective castings would have to pass without a miss" in shown
+    assert "| 2 | luna | 900 | 80.0% | 2.0% | 0.0512 | 0.0300 |" in shown
+
+
+def test_page_compares_every_model_with_the_one_of_lowest_cost() -> None:
+    shown = page()
+
+    assert "Beside swin_t, on the same castings:" in shown
+    assert "| luna | 1 / 2 | 1.000 | 2.0% | 3.0% | 10 (-20 to 40) | 43 + 27 | not shown |" in shown
+
+
 def test_every_table_is_rectangular() -> None:
     blocks = [block.splitlines() for block in page().split("\n\n") if block.startswith("|")]
 
-    assert [len(block) for block in blocks] == [2 + 3] * 3
+    assert [len(block) for block in blocks] == [5, 5, 5, 3, 5]
     assert all(len({line.count("|") for line in block}) == 1 for block in blocks)
     assert max(block[0].count("|") for block in blocks) <= 11
 
@@ -135,9 +147,9 @@ def test_a_class_without_castings_has_no_bound() -> None:
 
 
 def test_no_winner_is_said_plainly() -> None:
-    selection = select([], min_models=1, failures={"luna": "killed"})
+    selection = select([], policy=POLICY, compare=comparisons([]), failures={"luna": "killed"})
 
-    shown = markdown(leaderboard(selection, {}), selection, 0.2)
+    shown = markdown(leaderboard(selection, {}), selection, COST, PROMISE)
 
     assert "**no model may be registered: 0 of 1 models were evaluated" in shown
     assert "Winner" not in shown

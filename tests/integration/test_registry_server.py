@@ -264,8 +264,8 @@ def test_a_worse_challenger_leaves_the_champion_and_shows_figures(foundry: Found
     states = {check.name: check.state for check in kept.checks}
     assert (seen.decision, kept.decision, kept.version) == ("kept", "kept", worse.version)
     assert foundry.alias("champion") == "1"
-    assert states["escapes"] == states["cost_per_image"] == "failed"
-    assert "escapes: 12, limit 0" in kept.reason
+    assert states["escapes"] == states["cost"] == "failed"
+    assert "escapes: 1, limit 0.5" in kept.reason
 
 
 def test_a_demo_never_replaces_a_full_model(foundry: Foundry) -> None:

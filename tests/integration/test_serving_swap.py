@@ -363,7 +363,7 @@ def test_offline_and_server_judge_alike_with_the_champion(
 
     image = decode_grey(tmp_path / "casting.png", max_pixels=10_000)
     assert inspector.version == answer["model"]["version"] == registry.versions[1]
-    assert inspector.threshold == answer["threshold"]
+    assert inspector.ruling.threshold == answer["threshold"]
     assert answer["score"] == pytest.approx(float(inspector.net.scores([image])[0]), abs=1e-5)
 
 

@@ -46,7 +46,7 @@ def test_an_overlay_keeps_the_comments(project: Path) -> None:
 
     quick = overlay(text, project, "quick")
 
-    assert "# What an error costs" in quick
+    assert "# What decisions cost" in quick
 
 
 def test_an_unknown_profile_is_refused_with_the_known_ones(project: Path) -> None:

@@ -91,9 +91,13 @@ def test_the_answer_has_exactly_the_agreed_keys(sturdy: Client) -> None:
     answer = sturdy.post("/predict", content=encoded()).json()
 
     assert list(answer) == [
+        "threshold",
+        "ok_below",
+        "defect_from",
+        "guaranteed",
+        "guarantee",
         "verdict",
         "score",
-        "threshold",
         "prediction_id",
         "image_sha256",
         "model",
@@ -115,7 +119,9 @@ def test_the_answer_names_what_judged_and_what_was_judged(sturdy: Client) -> Non
     answer = sturdy.post("/predict", content=image).json()
 
     assert answer["verdict"] == "defect"
-    assert answer["score"] >= answer["threshold"] == 0.5
+    assert answer["score"] >= answer["defect_from"] == answer["ok_below"] == 0.5
+    assert (answer["threshold"], answer["guaranteed"]) == (0.5, False)
+    assert answer["guarantee"].startswith("no guarantee")
     assert answer["image_sha256"] == hashlib.sha256(image).hexdigest()
     assert (answer["model"]["name"], answer["model"]["version"]) == ("casting-inspector", "1")
 
@@ -136,7 +142,7 @@ def test_server_and_offline_scores_agree(
 ) -> None:
     files = sorted((castings / "test").rglob("*.png"))[:6]
     package = load_package(packages["1"])
-    offline = list(Predictor(package.net, package.threshold, max_pixels=10**6).judge(files))
+    offline = list(Predictor(package.net, package.ruling, max_pixels=10**6).judge(files))
 
     for file, result in zip(files, offline, strict=True):
         answer = sturdy.post("/predict", content=file.read_bytes()).json()

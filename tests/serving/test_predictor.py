@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from zdm_ml.errors import PackageError
+from zdm_ml.evaluation.verdicts import Ruling, Verdicts, at_threshold
 from zdm_ml.models.net import LoadedNet
 from zdm_ml.registry.package import load_package
 from zdm_ml.serving import predictor as module
@@ -26,16 +27,27 @@ def png(level: int, size: tuple[int, int] = (40, 30)) -> bytes:
 def test_verdict_is_defect_from_the_threshold_on(net: LoadedNet) -> None:
     (score,) = net.scores([np.full((30, 40), 90, np.uint8)])
 
-    (at,) = Predictor(net, score, max_pixels=10_000).judge([png(90)])
-    (above,) = Predictor(net, np.nextafter(score, 2), max_pixels=10_000).judge([png(90)])
+    (at,) = Predictor(net, at_threshold(score), max_pixels=10_000).judge([png(90)])
+    (above,) = Predictor(net, at_threshold(np.nextafter(score, 2)), max_pixels=10_000).judge(
+        [png(90)]
+    )
 
     assert (at, above) == (Judgement("defect", score), Judgement("ok", score))
+
+
+def test_a_score_between_the_thresholds_is_for_a_person(net: LoadedNet) -> None:
+    (score,) = net.scores([np.full((30, 40), 90, np.uint8)])
+    ruling = Ruling(Verdicts(score - 1e-3, score + 1e-3), score, True, "at most 1 %")
+
+    (found,) = Predictor(net, ruling, max_pixels=10_000).judge([png(90)])
+
+    assert found == Judgement("review", score)
 
 
 def test_bytes_and_files_get_the_same_score(net: LoadedNet, tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(png(90))
 
-    from_bytes, from_file = Predictor(net, 0.5, max_pixels=10_000).judge(
+    from_bytes, from_file = Predictor(net, at_threshold(0.5), max_pixels=10_000).judge(
         [png(90), tmp_path / "image.png"]
     )
 
@@ -43,7 +55,7 @@ def test_bytes_and_files_get_the_same_score(net: LoadedNet, tmp_path: Path) -> N
 
 
 def test_a_bad_image_between_good_ones_keeps_the_order(net: LoadedNet) -> None:
-    predictor = Predictor(net, 0.5, max_pixels=10_000)
+    predictor = Predictor(net, at_threshold(0.5), max_pixels=10_000)
 
     dark, bad, bright = predictor.judge([png(60), b"no image", png(180)])
 
@@ -54,7 +66,7 @@ def test_a_bad_image_between_good_ones_keeps_the_order(net: LoadedNet) -> None:
 
 def test_order_holds_across_groups(net: LoadedNet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GROUP_IMAGES", 3)
-    predictor = Predictor(net, 0.5, max_pixels=10_000)
+    predictor = Predictor(net, at_threshold(0.5), max_pixels=10_000)
     levels = [60, 180, 60, 60, 180, 60, 180]
 
     verdicts = [
@@ -77,19 +89,19 @@ def test_memory_is_bounded_by_scoring_before_all_sources_are_read(
             read.append(index)
             yield png(60)
 
-    next(Predictor(net, 0.5, max_pixels=10_000).judge(sources()))  # type: ignore[arg-type]  # a generator
+    next(Predictor(net, at_threshold(0.5), max_pixels=10_000).judge(sources()))  # type: ignore[arg-type]  # a generator
 
     assert read == [0]
 
 
 def test_a_jpeg_cut_after_its_signature_is_undecodable_not_another_type(net: LoadedNet) -> None:
-    (result,) = Predictor(net, 0.5, max_pixels=10_000).judge([b"\xff\xd8\xff\xe0"])
+    (result,) = Predictor(net, at_threshold(0.5), max_pixels=10_000).judge([b"\xff\xd8\xff\xe0"])
 
     assert isinstance(result, Refusal) and result.reason == "undecodable"
 
 
 def test_a_missing_file_is_a_refusal_that_names_it(net: LoadedNet, tmp_path: Path) -> None:
-    (result,) = Predictor(net, 0.5, max_pixels=10_000).judge([tmp_path / "gone.png"])
+    (result,) = Predictor(net, at_threshold(0.5), max_pixels=10_000).judge([tmp_path / "gone.png"])
 
     assert isinstance(result, Refusal) and "gone.png" in result.detail
 
@@ -99,4 +111,4 @@ def test_a_score_that_is_no_number_never_passes_as_ok(packages: dict[str, Path])
     next(net.net.parameters()).fill_(float("nan"))
 
     with pytest.raises(PackageError, match="nan"):
-        list(Predictor(net, 0.5, max_pixels=10_000).judge([png(60)]))
+        list(Predictor(net, at_threshold(0.5), max_pixels=10_000).judge([png(60)]))

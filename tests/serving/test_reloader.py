@@ -42,7 +42,7 @@ def test_a_moved_alias_is_followed(boot: Callable[[], Reloader], source: FolderS
 
     assert (before, version(reloader)) == ("1", "2")
     assert reloader.state.served is not None
-    assert reloader.state.served.predictor.threshold == 0.25
+    assert reloader.state.served.predictor.ruling.threshold == 0.25
 
 
 def test_nothing_is_loaded_again_while_the_alias_stays(

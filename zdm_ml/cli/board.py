@@ -30,7 +30,7 @@ def _cells(row: Mapping[str, Any]) -> Iterator[str]:
     yield f"{row['model_name']}{demo}"
     yield _shown(row["escapes"], "d")
     yield _shown(row["overkills"], "d")
-    yield _shown(row["cost"], ".4g")
+    yield _shown(row["cost"], ",.0f")
     yield _shown(row["accuracy"], ".2%")
     yield _shown(row["roc_auc"], ".4f")
     yield _shown(gflops, ".2f")

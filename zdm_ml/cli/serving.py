@@ -68,7 +68,7 @@ def predict(
 
     files = _files(paths)
     inspector = load_inspector(model, load_settings())
-    predictor = Predictor(inspector.net, inspector.threshold, max_pixels=Limits().pixels)
+    predictor = Predictor(inspector.net, inspector.ruling, max_pixels=Limits().pixels)
     results = track(
         zip(files, predictor.judge(files), strict=True),
         "judging",
@@ -104,7 +104,10 @@ def _show(file: Path, result: Judgement | Refusal, inspector: Inspector, as_json
                 "path": str(file),
                 "verdict": result.verdict,
                 "score": result.score,
-                "threshold": inspector.threshold,
+                "threshold": inspector.ruling.threshold,
+                "ok_below": inspector.ruling.verdicts.ok_below,
+                "defect_from": inspector.ruling.verdicts.defect_from,
+                "guarantee": inspector.ruling.statement,
                 "model_version": inspector.version,
             }
         )

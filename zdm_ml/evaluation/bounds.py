@@ -55,6 +55,26 @@ def castings_needed(max_rate: float, confidence: float) -> int:
     return max(1, math.ceil(exact - 1e-9))
 
 
+def castings_missing(cases: int, total: int, max_rate: float, confidence: float) -> int:
+    """Return how many more castings without a case would bound the rate by `max_rate`.
+
+    0 where `total` with `cases` among them already does.
+    """
+    if not 0 < max_rate <= 1:
+        raise ValueError(f"max_rate {max_rate} must be in (0, 1]")
+
+    def enough(more: int) -> bool:
+        return total + more > 0 and _upper(cases, total + more, 1 - confidence) <= max_rate
+
+    below, above = -1, 0
+    while not enough(above):
+        below, above = above, max(1, 2 * above)
+    while above - below > 1:
+        middle = (below + above) // 2
+        below, above = (below, middle) if enough(middle) else (middle, above)
+    return above
+
+
 def by_casting(
     scores: Scores, targets: Targets, parts: Sequence[str], threshold: float, confidence: float
 ) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zdm_ml.data.manifest import CLASSES
+from zdm_ml.data.sides import rank
 from zdm_ml.evaluation.metrics import Scores, Targets, check
 
 Floats = npt.NDArray[np.float64]
@@ -78,3 +79,14 @@ def casting_records(
         }
         for at, part in enumerate(castings.parts)
     ]
+
+
+def dealt(castings: Castings, groups: int) -> Counts:
+    """Return each casting's group, [P]: each class is dealt to `groups` in turn, by its hashes."""
+    ranks = [rank(0, part) for part in castings.parts]
+    order = sorted(range(len(ranks)), key=lambda at: ranks[at])
+    member = np.empty(len(ranks), dtype=np.int64)
+    for stratum in (castings.defective, ~castings.defective):
+        in_turn = [at for at in order if stratum[at]]
+        member[in_turn] = np.arange(len(in_turn)) % groups
+    return member

@@ -1,4 +1,4 @@
-"""The leaderboard's picture: what errors cost against what a decision costs."""
+"""The leaderboard's picture: what errors cost against how long a decision takes."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _PLACES = (
 )
 
 
-def chart(rows: Sequence[Mapping[str, Any]], winner: str | None, overkill_weight: float) -> bytes:
-    """Return a PNG of the ranked rows: weighted cost over GFLOPs (log), down and left is better.
+def chart(rows: Sequence[Mapping[str, Any]], winner: str | None, currency: str) -> bytes:
+    """Return a PNG of the ranked rows: expected cost over latency (log), down and left is better.
 
     A line steps along the models that no other beats in both. The same rows give the same bytes.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    ranked = [row for row in rows if row["rank"] is not None and row["flops"]]
+    ranked = [row for row in rows if row["rank"] is not None and row["p50_ms"]]
     figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _frame(axes, ranked, overkill_weight)
+    _frame(axes, ranked, currency)
     if ranked:
         _front(axes, ranked)
         _points(axes, ranked, winner)
@@ -53,21 +53,23 @@ def chart(rows: Sequence[Mapping[str, Any]], winner: str | None, overkill_weight
 
 
 def pareto(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the rows that no other beats in FLOPs and cost at once, by rising FLOPs."""
+    """Return the rows that no other beats in latency and cost at once, by rising latency."""
     front: list[Mapping[str, Any]] = []
-    for row in sorted(rows, key=lambda row: (row["flops"], row["cost"])):
+    for row in sorted(rows, key=lambda row: (row["p50_ms"], row["cost"])):
         if not front or row["cost"] < front[-1]["cost"]:
             front.append(row)
     return front
 
 
-def _frame(axes: Axes, rows: Sequence[Mapping[str, Any]], overkill_weight: float) -> None:
+def _frame(axes: Axes, rows: Sequence[Mapping[str, Any]], currency: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     demo = sorted({row["profile"] for row in rows if is_demo(row)})
     mark = f"   (demo: profile {', '.join(demo)})" if demo else ""
-    axes.set_title(f"Quality against cost{mark}", loc="left", fontweight="bold", pad=12)
+    axes.set_title(f"Cost of errors against latency{mark}", loc="left", fontweight="bold", pad=12)
     axes.set_title("beside each name: escapes / overkills", loc="right", fontsize=9, color=_OTHER)
-    axes.set_xlabel("GFLOPs per image, log scale  (left is cheaper)")
-    axes.set_ylabel(f"escapes + {overkill_weight:g} x overkills on test  (down is better)")
+    axes.set_xlabel("median ms per image, log scale  (left is cheaper)")
+    axes.set_ylabel(f"expected {currency} per 10,000 parts  (down is better)")
     axes.set_xscale("log")
     axes.grid(True, which="major", color="#e4e8ec")
     axes.set_axisbelow(True)
@@ -75,16 +77,18 @@ def _frame(axes: Axes, rows: Sequence[Mapping[str, Any]], overkill_weight: float
     highest = max((row["cost"] for row in rows), default=1.0) or 1.0
     axes.set_ylim(-0.08 * highest, 1.12 * highest)
     if rows:
-        values = [row["flops"] / 1e9 for row in rows]
+        values = [row["p50_ms"] for row in rows]
         axes.set_xlim(min(values) / 2, max(values) * 3)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _front(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     front = pareto(rows)
     if len(front) > 1:
         axes.plot(
-            [row["flops"] / 1e9 for row in front],
+            [row["p50_ms"] for row in front],
             [row["cost"] for row in front],
             drawstyle="steps-post",
             color=_LINE,
@@ -97,7 +101,7 @@ def _points(axes: Axes, rows: Sequence[Mapping[str, Any]], winner: str | None) -
     for row in rows:
         best = row["model_name"] == winner
         axes.scatter(
-            row["flops"] / 1e9,
+            row["p50_ms"],
             row["cost"],
             marker="*" if best else "o",
             s=220 if best else 55,
@@ -109,7 +113,7 @@ def _points(axes: Axes, rows: Sequence[Mapping[str, Any]], winner: str | None) -
 def _names(axes: Axes, rows: Sequence[Mapping[str, Any]], winner: str | None) -> None:
     from matplotlib.transforms import Bbox
 
-    centres = [axes.transData.transform((row["flops"] / 1e9, row["cost"])) for row in rows]
+    centres = [axes.transData.transform((row["p50_ms"], row["cost"])) for row in rows]
     taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in centres]
     for row in rows:
         best = row["model_name"] == winner
@@ -117,7 +121,7 @@ def _names(axes: Axes, rows: Sequence[Mapping[str, Any]], winner: str | None) ->
         for place in _PLACES:
             note = axes.annotate(
                 text,
-                (row["flops"] / 1e9, row["cost"]),
+                (row["p50_ms"], row["cost"]),
                 xytext=place[:2],
                 textcoords="offset points",
                 ha=place[2],

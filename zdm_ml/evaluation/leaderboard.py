@@ -22,6 +22,12 @@ COLUMNS = (
     "escapes",
     "overkills",
     "cost",
+    "plant_precision",
+    "review_load",
+    "ok_below",
+    "defect_from",
+    "brier",
+    "calibration_error",
     "castings",
     "defective_castings",
     "good_castings",
@@ -53,14 +59,23 @@ def flat_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
     `accuracy_low` and `accuracy_high` bound the accuracy by image (bootstrap over castings), the
     `*_upper` are exact bounds by casting. `seen_accuracy` is leaky: shipped test images of castings
-    that trained the model.
+    that trained the model. `cost` is expected money per 10,000 parts, `plant_precision` and
+    `review_load` are at the plant's prevalence, `brier` and `calibration_error` at the temperature.
     """
     castings, images = metrics["by_casting"], metrics["intervals"]["per_image"]
     seen, worst = metrics["seen"] or {}, metrics["robustness"]["worst"]
+    decision, tempered = metrics["decision"], metrics["reliability"]["tempered"]
     return {
         **metrics,
         "accuracy_low": images["accuracy_low"],
         "accuracy_high": images["accuracy_high"],
+        "cost": decision["cost"],
+        "plant_precision": decision["precision"],
+        "review_load": decision["review_load"],
+        "ok_below": decision["ok_below"],
+        "defect_from": decision["defect_from"],
+        "brier": tempered["brier"],
+        "calibration_error": tempered["calibration_error"],
         "castings": castings["castings"],
         "defective_castings": castings["defective"],
         "good_castings": castings["good"],

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from zdm_ml.evaluation.bounds import castings_needed
 from zdm_ml.evaluation.castings import AGGREGATION
 from zdm_ml.evaluation.selection import Selection
+from zdm_ml.params import CostParams, VerdictParams
 
 Row = Mapping[str, Any]
 Column = tuple[str, str, Callable[[Row], str]]
 """Heading, Markdown alignment, and what a row shows there."""
 
 
-def markdown(rows: Sequence[Row], selection: Selection, overkill_weight: float) -> str:
+def markdown(
+    rows: Sequence[Row], selection: Selection, cost: CostParams, promise: VerdictParams
+) -> str:
     """Return the leaderboard as a Markdown page."""
     parts = [
         "# Leaderboard",
@@ -29,9 +33,13 @@ def markdown(rows: Sequence[Row], selection: Selection, overkill_weight: float) 
         " of light, camera and pose.",
         "## Test images",
         _table(rows, _image_columns()),
-        f"Cost = escapes + {overkill_weight:g} x overkills at each model's own threshold, which"
-        " castings outside the test set chose. Ties go to fewer FLOPs.",
-        "## Cost of a decision",
+        "Counts are at each model's own threshold, which castings outside the test set chose.",
+        "## At the plant",
+        _table(rows, _plant_columns(cost)),
+        _assumptions(cost, promise),
+        "## Beside the model of lowest cost",
+        *_comparisons(selection, cost),
+        "## What a decision takes",
         _table(rows, _decision_columns()),
         "p50 and p99: one image, preprocessing included, on the device that ran `latency`.",
         "![quality against cost](leaderboard.png)",
@@ -125,13 +133,80 @@ def _image_columns() -> list[Column]:
         *_names(),
         ("escapes", "--:", lambda row: _number(row["escapes"], "d")),
         ("overkills", "--:", lambda row: _number(row["overkills"], "d")),
-        ("cost", "--:", lambda row: _number(row["cost"], ".4g")),
         ("balanced", "--:", lambda row: _number(row["balanced_accuracy"], ".2%")),
         ("recall", "--:", lambda row: _number(row["recall"], ".2%")),
         ("AUC", "--:", lambda row: _number(row["roc_auc"], ".4f")),
         ("threshold", "--:", lambda row: _number(row["threshold"], ".3f")),
         ("start", ":--", lambda row: str(row["init"] or "-")),
     ]
+
+
+def _plant_columns(cost: CostParams) -> list[Column]:
+    return [
+        *_names(),
+        (f"{cost.currency} per 10,000 parts", "--:", lambda row: _number(row["cost"], ",.0f")),
+        ("precision", "--:", lambda row: _number(row["plant_precision"], ".1%")),
+        ("to review", "--:", lambda row: _number(row["review_load"], ".1%")),
+        ("Brier", "--:", lambda row: _number(row["brier"], ".4f")),
+        ("calibration error", "--:", lambda row: _number(row["calibration_error"], ".4f")),
+    ]
+
+
+def _assumptions(cost: CostParams, promise: VerdictParams) -> str:
+    needed = castings_needed(promise.max_escape_rate, promise.confidence)
+    return (
+        f"Assumed: {cost.prevalence:.2%} of the parts are defective; an escape costs"
+        f" {cost.escape:,g} {cost.currency}, an overkill {cost.overkill:,g}, a review"
+        f" {cost.review:,g} (`cost` in params.yaml). Each casting weighs one. Precision: the share"
+        " of rejected parts that are defective. Brier score and expected calibration error at the"
+        " temperature that the calibration castings chose, both classes weighing half. To claim"
+        f" that at most {promise.max_escape_rate:.2%} of the defects escape, at"
+        f" {100 * promise.confidence:g} %, {needed} defective castings would have to pass without a"
+        " miss."
+    )
+
+
+def _comparisons(selection: Selection, cost: CostParams) -> list[str]:
+    if not selection.comparisons:
+        return ["No other model to compare with."]
+    columns: list[Column] = [
+        ("model", ":--", lambda row: str(row["model_name"])),
+        ("wrong alone / right alone", "--:", _discordant),
+        ("p (Holm)", "--:", lambda row: _number(row["p_holm"], ".3f")),
+        ("escape rate higher by at most", "--:", _points("escape_excess_upper")),
+        ("overkill rate higher by at most", "--:", _points("overkill_excess_upper")),
+        (f"cost difference, {cost.currency}", "--:", _difference),
+        ("castings missing", "--:", _missing),
+        ("not worse", ":--", lambda row: "shown" if row["non_inferior"] else "not shown"),
+    ]
+    return [
+        f"Beside {selection.reference}, on the same castings:",
+        _table(selection.comparisons, columns),
+        "p: exact McNemar test on castings judged wrong, held against the whole family (Holm)."
+        " Bounds on rates are exact, one-sided; the cost difference per 10,000 parts comes with the"
+        " ends of a bootstrap over castings. Missing: defective + good castings, judged alike by"
+        " both, that would show the margins of `select` to be kept. Not shown is not the same as"
+        " worse.",
+    ]
+
+
+def _discordant(row: Row) -> str:
+    return f"{row['wrong_only']} / {row['wrong_only_reference']}"
+
+
+def _points(key: str) -> Callable[[Row], str]:
+    return lambda row: _number(row[key], ".1%")
+
+
+def _difference(row: Row) -> str:
+    return (
+        f"{row['cost_difference']:,.0f} ({row['cost_difference_low']:,.0f} to"
+        f" {row['cost_difference_high']:,.0f})"
+    )
+
+
+def _missing(row: Row) -> str:
+    return f"{row['defective_missing']} + {row['good_missing']}"
 
 
 def _decision_columns() -> list[Column]:

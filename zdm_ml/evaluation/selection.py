@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from zdm_ml.errors import DataError
+from zdm_ml.evaluation.comparison import Comparison
+
+PolicyName = Literal["cheapest_not_worse", "lowest_cost"]
+Compare = Callable[[str], Sequence[Comparison]]
+"""Give a model's name, get every other model's comparison with it."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the winner is chosen; `cost_margin` is money per 10,000 parts, sizes are bytes."""
+
+    name: PolicyName
+    cost_margin: float
+    currency: str
+    max_milliseconds: float
+    max_bytes: float | None
+    min_models: int
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One evaluated model; errors and cost are on the test images at `threshold`.
+    """One evaluated model; errors are on the test images at `threshold`.
 
-    `castings` and the errors `*_castings` count what the images show; `leaky` figures are of
-    castings that were also trained on.
+    `cost` is expected money per 10,000 parts. `castings` and the errors `*_castings` count what the
+    images show; `leaky` figures are of castings that were also trained on.
     """
 
     model_name: str
@@ -23,6 +40,9 @@ class Candidate:
     images: int
     cost: float
     flops: int
+    p50_ms: float
+    p99_ms: float
+    size_bytes: int
     accuracy: float
     balanced_accuracy: float
     threshold: float
@@ -33,18 +53,27 @@ class Candidate:
     overkills_castings: int
     leaky: bool
 
+    @property
+    def expense(self) -> tuple[float, int, int, str]:
+        """Order models by what a decision takes: latency, then FLOPs, size and name."""
+        return (self.p50_ms, self.flops, self.size_bytes, self.model_name)
+
 
 @dataclass(frozen=True)
 class Selection:
-    """The best model, whether the run may register it, and one row per model asked for.
+    """The winner, whether the run may register it, and one row per model asked for.
 
-    A row has model_name, rank (None where the model failed) and reason.
+    A row has model_name, rank (None where the model failed) and reason. `reference` is the model
+    of lowest expected cost within the limits; `comparisons` hold every other one beside it.
     """
 
     winner: str | None
     eligible: bool
     reason: str
     rows: list[dict[str, Any]]
+    reference: str | None
+    policy: str
+    comparisons: list[dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
         """Return what selection.json says."""
@@ -54,82 +83,184 @@ class Selection:
 def select(
     candidates: Sequence[Candidate],
     *,
-    min_models: int,
+    policy: Policy,
+    compare: Compare,
     failures: Mapping[str, str] | None = None,
     requested: Sequence[str] = (),
 ) -> Selection:
-    """Rank by cost, then FLOPs (fewer first), then name; the first wins.
+    """Choose by policy among the models within takt and size.
 
-    `failures` gives the message of each model that failed; a name in `requested` that is neither
-    a candidate nor a failure counts as not evaluated. With fewer than `min_models` candidates the
-    selection is not eligible. Candidates judged on different numbers of images or castings, leaky
-    ones beside honest ones, or one named twice, raise `DataError`.
+    The reference has the lowest expected cost (ties: the cheaper one). Under `cheapest_not_worse`
+    the cheapest model that is shown non-inferior to it takes its place. `failures` gives the
+    message of each model that failed; a name in `requested` that is neither a candidate nor a
+    failure counts as not evaluated. With fewer than `min_models` candidates, or none within the
+    limits, the selection is not eligible. Candidates judged on different numbers of images or
+    castings, leaky ones beside honest ones, or one named twice, raise `DataError`.
     """
     _check(candidates)
     names = {candidate.model_name for candidate in candidates}
     missing = {name: "it was not evaluated" for name in requested if name not in names}
     failed = {**missing, **{k: v for k, v in (failures or {}).items() if k not in names}}
-    ranked = sorted(candidates, key=lambda each: (each.cost, each.flops, each.model_name))
+    by_cost = sorted(candidates, key=lambda each: (each.cost, *each.expense))
+    within = [each for each in by_cost if not _beyond(each, policy)]
+    reference = within[0] if within else None
+    found = compare(reference.model_name) if reference else ()
+    contest = _Contest(policy, by_cost, reference, {each.model_name: each for each in found})
+    winner = contest.winner()
+    ranked = sorted(by_cost, key=lambda each: (each is not winner, bool(_beyond(each, policy))))
     rows = [
-        {"rank": rank, "model_name": each.model_name, "reason": _reason(each, ranked)}
+        {"rank": rank, "model_name": each.model_name, "reason": contest.reason(each)}
         for rank, each in enumerate(ranked, start=1)
     ]
     rows += [
         {"rank": None, "model_name": name, "reason": f"not ranked: {message}"}
         for name, message in sorted(failed.items())
     ]
-    eligible = len(ranked) >= min_models and bool(ranked)
-    winner = ranked[0].model_name if ranked else None
-    return Selection(winner, eligible, _verdict(ranked, failed, min_models, eligible), rows)
+    eligible = len(ranked) >= policy.min_models and winner is not None
+    return Selection(
+        winner=winner.model_name if winner else None,
+        eligible=eligible,
+        reason=_verdict(contest, failed, eligible),
+        rows=rows,
+        reference=reference.model_name if reference else None,
+        policy=policy.name,
+        comparisons=[asdict(each) for each in found],
+    )
 
 
-def _verdict(
-    ranked: Sequence[Candidate], failed: Mapping[str, str], min_models: int, eligible: bool
-) -> str:
+@dataclass(frozen=True)
+class _Contest:
+    """Candidates by cost, the reference among them, and how the others compare with it."""
+
+    policy: Policy
+    candidates: Sequence[Candidate]
+    reference: Candidate | None
+    comparisons: Mapping[str, Comparison]
+
+    def winner(self) -> Candidate | None:
+        """Return the reference, or the cheapest model that may take its place."""
+        best = self.reference
+        if best is None or self.policy.name == "lowest_cost":
+            return best
+        heirs = [each for each in self.candidates if self._shown(each) and self._cheaper(each)]
+        heirs = [each for each in heirs if not _beyond(each, self.policy)]
+        return min([best, *heirs], key=lambda each: each.expense)
+
+    def reason(self, candidate: Candidate) -> str:
+        """Say in a sentence why a model won or not."""
+        best, winner = self.reference, self.winner()
+        beyond = _beyond(candidate, self.policy)
+        if best is None or beyond:
+            return f"is out of the contest: {beyond}"
+        if candidate is winner:
+            return self._why_winner(candidate, best)
+        if candidate is best and winner is not None:
+            return (
+                f"has the lowest expected cost, {self._errors(best)}, but {winner.model_name} is"
+                f" shown not to be worse and takes {winner.p50_ms:.3g} ms instead of"
+                f" {best.p50_ms:.3g} ms"
+            )
+        more = (
+            f"costs {candidate.cost - best.cost:,.4g} {self.policy.currency} more than"
+            f" {best.model_name}: {self._errors(candidate)}"
+            if candidate.cost > best.cost
+            else f"costs the same as {best.model_name}"
+        )
+        return more + self._why_not_instead(candidate, best)
+
+    def _why_winner(self, winner: Candidate, best: Candidate) -> str:
+        if winner is not best:
+            found = self.comparisons[winner.model_name]
+            return (
+                f"is the cheapest model shown not to be worse than {best.model_name}:"
+                f" {winner.p50_ms:.3g} ms against {best.p50_ms:.3g} ms;"
+                f" {_bounds(found, self.policy)}; {self._errors(winner)}"
+            )
+        what = f"has the lowest expected cost, {self._errors(best)}"
+        tied = [e.model_name for e in self.candidates if e.cost == best.cost and e is not best]
+        if tied:
+            what += f", and is the cheapest of those tied ({', '.join(tied)})"
+        cheaper = [each for each in self.candidates if self._cheaper(each)]
+        if cheaper and self.policy.name != "lowest_cost":
+            what += "; no cheaper model is shown to be as good"
+        return what
+
+    def _why_not_instead(self, candidate: Candidate, best: Candidate) -> str:
+        if not self._cheaper(candidate):
+            return f"; takes {candidate.p50_ms:.3g} ms against {best.p50_ms:.3g} ms"
+        found = self.comparisons[candidate.model_name]
+        if found.non_inferior:
+            return "; shown not to be worse, but not the cheapest such model"
+        return f"; cheaper, but not shown to be as good: {_shortfall(found, self.policy)}"
+
+    def _shown(self, candidate: Candidate) -> bool:
+        found = self.comparisons.get(candidate.model_name)
+        return found is not None and found.non_inferior
+
+    def _cheaper(self, candidate: Candidate) -> bool:
+        return self.reference is not None and candidate.expense < self.reference.expense
+
+    def _errors(self, candidate: Candidate) -> str:
+        return (
+            f"{candidate.cost:,.4g} {self.policy.currency} per 10,000 parts"
+            f" ({_count(candidate.escapes, 'escape')}, {_count(candidate.overkills, 'overkill')}"
+            f" of {candidate.images} images; {_count(candidate.escapes_castings, 'escape')},"
+            f" {_count(candidate.overkills_castings, 'overkill')} of {candidate.castings} castings"
+            f"{', LEAKY' if candidate.leaky else ''})"
+        )
+
+
+def _beyond(candidate: Candidate, policy: Policy) -> str:
+    """Return which limit a model exceeds; empty for none."""
+    if candidate.p99_ms > policy.max_milliseconds:
+        return f"p99 of {candidate.p99_ms:.3g} ms, the takt allows {policy.max_milliseconds:.3g} ms"
+    if policy.max_bytes is not None and candidate.size_bytes > policy.max_bytes:
+        return f"{candidate.size_bytes / 1e6:.3g} MB, allowed are {policy.max_bytes / 1e6:.3g} MB"
+    return ""
+
+
+def _bounds(found: Comparison, policy: Policy) -> str:
+    return (
+        f"escape rate at most {_points(found.escape_excess_upper)} and overkill rate at most"
+        f" {_points(found.overkill_excess_upper)} higher, cost at most"
+        f" {found.cost_difference_high:,.4g} {policy.currency} higher"
+    )
+
+
+def _shortfall(found: Comparison, policy: Policy) -> str:
+    missing = [
+        f"{count} more {kind} castings"
+        for count, kind in ((found.defective_missing, "defective"), (found.good_missing, "good"))
+        if count
+    ]
+    if missing:
+        return f"undecidable, {' and '.join(missing)} are needed"
+    return (
+        f"it may cost {found.cost_difference_high:,.4g} {policy.currency} more, the margin is"
+        f" {policy.cost_margin:,.4g}"
+    )
+
+
+def _points(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.2g} points"
+
+
+def _verdict(contest: _Contest, failed: Mapping[str, str], eligible: bool) -> str:
+    ranked = contest.candidates
     total = len(ranked) + len(failed)
     missing = f"; missing: {', '.join(sorted(failed))}" if failed else ""
     counts = f"{len(ranked)} of {total} models were evaluated{missing}"
-    if not eligible:
-        return f"no model may be registered: {counts}, at least {max(min_models, 1)} must be"
-    return f"{ranked[0].model_name} {_reason(ranked[0], ranked)}; {counts}"
-
-
-def _reason(candidate: Candidate, ranked: Sequence[Candidate]) -> str:
-    best = ranked[0]
-    if candidate is best:
-        tied = [each for each in ranked[1:] if each.cost == best.cost]
-        what = f"has the lowest weighted cost, {_errors(best)}"
-        if not tied:
-            return what
-        rivals = ", ".join(each.model_name for each in tied)
-        return f"{what}, and is the cheapest of those tied ({rivals}) at {_gflops(best)}"
-    if candidate.cost > best.cost:
-        more = candidate.cost - best.cost
-        return f"costs {more:.4g} more than {best.model_name}: {_errors(candidate)}"
-    if candidate.flops > best.flops:
-        return (
-            f"costs the same as {best.model_name} but needs {_gflops(candidate)}"
-            f" against {_gflops(best)}"
-        )
-    return f"equals {best.model_name} in cost and FLOPs and comes after it by name"
-
-
-def _errors(candidate: Candidate) -> str:
-    return (
-        f"{candidate.cost:.4g} ({_count(candidate.escapes, 'escape')},"
-        f" {_count(candidate.overkills, 'overkill')} of {candidate.images} images;"
-        f" {_count(candidate.escapes_castings, 'escape')},"
-        f" {_count(candidate.overkills_castings, 'overkill')} of {candidate.castings} castings"
-        f"{', LEAKY' if candidate.leaky else ''})"
-    )
+    winner = contest.winner()
+    if winner is not None and eligible:
+        return f"{winner.model_name} {contest.reason(winner)}; {counts}"
+    if winner is None and ranked:
+        return f"no model may be registered: none keeps takt and size limits; {counts}"
+    least = max(contest.policy.min_models, 1)
+    return f"no model may be registered: {counts}, at least {least} must be"
 
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def _gflops(candidate: Candidate) -> str:
-    return f"{candidate.flops / 1e9:.3g} GFLOPs"
 
 
 def _check(candidates: Sequence[Candidate]) -> None:

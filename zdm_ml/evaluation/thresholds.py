@@ -22,11 +22,11 @@ from zdm_ml.evaluation.metrics import (
 class Threshold:
     """`value` and its errors on the images that it was chosen on.
 
-    `cost` weighs each casting one: an image's error counts as its share of its casting.
+    `cost` is in escapes and weighs each casting one: an image's error counts as its share of its
+    casting.
     """
 
     value: float
-    overkill_weight: float
     images: int
     escapes: int
     overkills: int
@@ -50,9 +50,8 @@ def choose_threshold(
     """
     check(scores, targets)
     levels, place = np.unique(scores, return_inverse=True)
-    weights = image_weights(targets, parts)
-    escapes, overkills = _errors(place, targets, weights)
-    values, gaps = _cuts(levels)
+    escapes, overkills = error_curves(place, targets, image_weights(targets, parts))
+    values, gaps = cuts(levels)
     ranked = [
         (weighted_cost(escapes[cut], overkills[cut], overkill_weight), -gaps[cut], cut)
         for cut in range(len(values))
@@ -61,7 +60,6 @@ def choose_threshold(
     judged = scores >= values[cut]
     return Threshold(
         value=values[cut],
-        overkill_weight=overkill_weight,
         images=len(targets),
         escapes=int((~judged & (targets == 1)).sum()),
         overkills=int((judged & (targets == 0)).sum()),
@@ -78,10 +76,10 @@ def image_weights(targets: Targets, parts: Sequence[str] | None) -> npt.NDArray[
     return shares
 
 
-def _errors(
+def error_curves(
     place: npt.NDArray[np.int64], targets: Targets, weights: npt.NDArray[np.float64]
 ) -> tuple[list[float], list[float]]:
-    """Return the weighted escapes and overkills of each cut.
+    """Return the weighted escapes and overkills of each cut, `place` [N] being images' levels.
 
     Cut i judges the levels from i on a defect: levels below it are passed.
     """
@@ -92,7 +90,7 @@ def _errors(
     return escapes.tolist(), overkills.tolist()
 
 
-def _cuts(levels: Scores) -> tuple[list[float], list[float]]:
+def cuts(levels: Scores) -> tuple[list[float], list[float]]:
     """Return a threshold below each level and one above all, with the gaps that they lie in."""
     edges = np.concatenate([[0.0], levels, [1.0]])
     middles = (edges[:-1] + edges[1:]) / 2

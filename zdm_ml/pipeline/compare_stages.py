@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from zdm_ml.data.images import decode_grey
 from zdm_ml.errors import PipelineError
 from zdm_ml.evaluation.chart import chart
+from zdm_ml.evaluation.comparison import Comparison, Judged, Margins, compare, judged
 from zdm_ml.evaluation.latency import measure
 from zdm_ml.evaluation.leaderboard import flat_figures, leaderboard
-from zdm_ml.evaluation.metrics import weighted_cost
 from zdm_ml.evaluation.report import markdown
-from zdm_ml.evaluation.selection import Candidate
+from zdm_ml.evaluation.selection import Candidate, Policy
 from zdm_ml.evaluation.selection import select as choose
+from zdm_ml.evaluation.verdicts import Verdicts
 from zdm_ml.files import read_json, write_bytes, write_json, write_text
 from zdm_ml.models.net import load_net, read_spec
+from zdm_ml.params import Params
 from zdm_ml.pipeline.stages import Context
 from zdm_ml.training.device import choose_device
 
@@ -50,17 +56,18 @@ def select(context: Context) -> tuple[dict[str, Any], str]:
     ]
     selection = choose(
         candidates,
-        min_models=params.select.min_models,
+        policy=_policy(params),
+        compare=partial(_compare, context, list(figures)),
         failures=_failures(context),
         requested=list(params.models),
     )
     rows = leaderboard(selection, figures)
-    page = markdown(rows, selection, params.cost.overkill_weight)
+    page = markdown(rows, selection, params.cost, params.verdict)
     write_json(context.paths["leaderboard"], rows)
     write_text(context.paths["leaderboard_md"], page)
     write_bytes(
         context.paths["leaderboard_plot"],
-        chart(rows, selection.winner, params.cost.overkill_weight),
+        chart(rows, selection.winner, params.cost.currency),
     )
     write_json(context.paths["selection"], selection.as_dict())
     return selection.as_dict(), page
@@ -75,10 +82,48 @@ def _figures(context: Context, name: str) -> dict[str, Any] | None:
     metrics, timing = read_json(metrics_file), read_json(context.paths["latency"])
     if metrics["model_digest"] != read_spec(model).digest or name not in timing:
         return None
-    cost = weighted_cost(
-        metrics["escapes"], metrics["overkills"], context.params.cost.overkill_weight
+    return {**flat_figures(metrics), **timing[name], "model_name": name}
+
+
+def _policy(params: Params) -> Policy:
+    select, cost = params.select, params.cost
+    return Policy(
+        name=select.policy,
+        cost_margin=select.cost_margin,
+        currency=cost.currency,
+        max_milliseconds=1000 * cost.takt_seconds,
+        max_bytes=None if select.max_megabytes is None else 1e6 * select.max_megabytes,
+        min_models=select.min_models,
     )
-    return {**flat_figures(metrics), **timing[name], "model_name": name, "cost": cost}
+
+
+def _compare(context: Context, names: Sequence[str], reference: str) -> list[Comparison]:
+    """Compare the test verdicts of every other model with those of `reference`."""
+    params = context.params
+    margins = Margins(
+        escape_rate=params.select.escape_margin,
+        overkill_rate=params.select.overkill_margin,
+        cost=params.select.cost_margin,
+        confidence=params.evaluate.confidence,
+        resamples=params.evaluate.resamples,
+        seed=params.seed,
+    )
+    others = [(name, _judged(context, name)) for name in names if name != reference]
+    return compare((reference, _judged(context, reference)), others, margins)
+
+
+def _judged(context: Context, name: str) -> Judged:
+    folder = context.paths["evaluation"] / name
+    decision = read_json(folder / "decision.json")
+    with (folder / "scores.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+    return judged(
+        np.array([float(row["score"]) for row in rows]),
+        np.array([int(row["label"] == "defect") for row in rows], dtype=np.int64),
+        [row["part"] for row in rows],
+        Verdicts(decision["ok_below"], decision["defect_from"]),
+        context.params.cost,
+    )
 
 
 def _failures(context: Context) -> dict[str, str]:

@@ -12,7 +12,14 @@ from zdm_ml.data.manifest import Row, read_manifest
 from zdm_ml.data.splits import leaks, seen_rows
 from zdm_ml.evaluation.calibration import Calibration, calibrate, calibrate_cross_fitted
 from zdm_ml.evaluation.castings import casting_records
-from zdm_ml.evaluation.figures import brief, seen_figures, side_figures
+from zdm_ml.evaluation.figures import (
+    brief,
+    cost_curve,
+    decision_figures,
+    reliability_of,
+    seen_figures,
+    side_figures,
+)
 from zdm_ml.evaluation.metrics import (
     Scores,
     confusion_rows,
@@ -26,6 +33,7 @@ from zdm_ml.evaluation.sampling import spread
 from zdm_ml.evaluation.scoring import score_rows
 from zdm_ml.files import write_json
 from zdm_ml.models.net import LoadedNet, load_net
+from zdm_ml.params import CostParams
 from zdm_ml.pipeline.fitting import CROSSFIT_FILE, read_scores
 from zdm_ml.pipeline.stages import Context, write_csv
 from zdm_ml.training.device import choose_device
@@ -33,6 +41,8 @@ from zdm_ml.training.device import choose_device
 Progress = Callable[[int, int], None]
 HELD_OUT = ("val", "calibration", "test")
 CASTING_COLUMNS = ("part", "label", "images", "wrong", "mean_score", "failed")
+RELIABILITY_COLUMNS = ("bin", "images", "weight", "predicted", "defective")
+COST_COLUMNS = ("threshold", "escape_rate", "overkill_rate", "cost")
 PERTURBATION_COLUMNS = (
     "perturbation",
     "accuracy",
@@ -60,11 +70,13 @@ def evaluate(
     scores = _scored(context, loaded, [*held_out, *seen], progress)
     scores, seen_scores = scores[: len(held_out)], scores[len(held_out) :]
     calibration, scores = calibrated(context, context.paths["models"] / name, held_out, scores)
-    threshold = calibration.threshold.value
+    threshold, verdicts = calibration.threshold.value, calibration.verdicts
     tested = [at for at, row in enumerate(held_out) if row.split == "test"]
     test_rows, test_scores = [held_out[at] for at in tested], scores[tested]
     figures = {
         **side_figures(test_scores, test_rows, threshold, params.evaluate, params.seed),
+        "decision": decision_figures(test_scores, test_rows, verdicts, params.cost),
+        "reliability": reliability_of(test_scores, test_rows, calibration.temperature),
         **_provenance(context, manifest),
         "init": loaded.spec.init,
         "profile": loaded.spec.profile,
@@ -76,7 +88,7 @@ def evaluate(
     write_json(out / "decision.json", calibration.as_decision())
     write_json(out / "metrics.json", figures)
     _write_scores(out / "scores.csv", held_out, scores)
-    _write_tables(out, test_rows, test_scores, figures)
+    _write_tables(out, test_rows, test_scores, figures, params.cost)
     return figures
 
 
@@ -88,16 +100,17 @@ def calibrated(
     Under cross-fitting val and calibration were trained on: what counts there is the score of the
     net that did not see them.
     """
-    weight = context.params.cost.overkill_weight
+    cost, promise = context.params.cost, context.params.verdict
     fitted = read_scores(folder / CROSSFIT_FILE)
     if fitted is None:
-        return calibrate(scores, rows, weight), scores
+        return calibrate(scores, rows, cost, promise), scores
     learnt = [row for row in read_manifest(context.paths["manifest"]) if row.path in fitted]
     calibration = calibrate_cross_fitted(
         np.array([fitted[row.path] for row in learnt]),
         np.array([row.target for row in learnt], dtype=np.int64),
         [row.part for row in learnt],
-        weight,
+        cost,
+        promise,
     )
     honest = [fitted.get(row.path, score) for row, score in zip(rows, scores, strict=True)]
     return calibration, np.array(honest)
@@ -145,7 +158,11 @@ def _robustness(
 
 
 def _write_tables(
-    out: Path, rows: Sequence[Row], scores: Scores, figures: Mapping[str, Any]
+    out: Path,
+    rows: Sequence[Row],
+    scores: Scores,
+    figures: Mapping[str, Any],
+    cost: CostParams,
 ) -> None:
     targets = np.array([row.target for row in rows], dtype=np.int64)
     threshold = figures["threshold"]
@@ -158,6 +175,8 @@ def _write_tables(
         ("actual", "predicted"),
         confusion_rows(scores, targets, threshold),
     )
+    _write_points(out / "reliability.csv", RELIABILITY_COLUMNS, figures["reliability"]["bins"])
+    _write_points(out / "cost_curve.csv", COST_COLUMNS, cost_curve(scores, rows, cost))
     _write_points(
         out / "castings.csv",
         CASTING_COLUMNS,

@@ -17,8 +17,7 @@ from torch import nn
 from zdm_ml.data.issues import UNDECODABLE, has_issue
 from zdm_ml.data.manifest import Row, read_manifest
 from zdm_ml.data.resident import resident_array
-from zdm_ml.evaluation.calibration import dealt
-from zdm_ml.evaluation.castings import group
+from zdm_ml.evaluation.castings import dealt, group
 from zdm_ml.evaluation.scoring import score_rows
 from zdm_ml.models.net import LoadedNet, NetSpec
 from zdm_ml.pipeline.reporter import Reporter

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zdm_ml.data.manifest import read_manifest
+from zdm_ml.evaluation.verdicts import Ruling, read_ruling
 from zdm_ml.files import read_json
 from zdm_ml.registry.naming import display_name
 from zdm_ml.registry.package import Source
@@ -21,11 +22,11 @@ def model_card(folder: Path, source: Source) -> str:
     castings, metrics = read_json(folder / "castings.json"), read_json(folder / "metrics.json")
     test_castings = {row.part for row in read_manifest(folder / "test.csv")}
     shared = test_castings & set(castings["trained_on"])
+    ruling = read_ruling(decision)
     lines = [
         f"# casting-inspector: {display_name(source.model_name, source.profile)}",
         "",
-        "Judges grey top views of castings: `score` is P(defect); "
-        f"`defect` when score >= {decision['threshold']:.6g}.",
+        "Judges grey top views of castings: `score` is P(defect); " + _verdicts(ruling),
         "",
         *_demo(source.profile),
         *_leak(metrics, len(shared)),
@@ -44,6 +45,12 @@ def model_card(folder: Path, source: Source) -> str:
         "CC BY-NC-ND 4.0.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _verdicts(ruling: Ruling) -> str:
+    low, high = ruling.verdicts.ok_below, ruling.verdicts.defect_from
+    between = ", `review` between" if low < high else ""
+    return f"`ok` below {low:.6g}, `defect` from {high:.6g} on{between}. {ruling.statement}."
 
 
 def _demo(profile: str) -> list[str]:

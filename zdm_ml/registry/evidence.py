@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,17 @@ import numpy as np
 from zdm_ml.data.images import decode_grey
 from zdm_ml.data.manifest import Row
 from zdm_ml.errors import DataError, PackageError, PipelineError
+from zdm_ml.evaluation.figures import truth
 from zdm_ml.registry.decision import Check
 from zdm_ml.registry.gate import (
     Evidence,
     Policy,
     Side,
     judge,
+    latency_check,
     leak_check,
     measure,
+    perturbation_check,
     profile_check,
 )
 from zdm_ml.registry.package import GOLDEN_PIXELS, Package, load_package
@@ -30,6 +34,7 @@ ImagesFor = Callable[[str], Path]
 """Give the DVC hash of a data version, get the folder that holds its images."""
 
 BATCH = 64
+TIMED = 10
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def examine(contest: Contest) -> list[Check]:
     checks.append(verified)
     if package is None:
         return checks
-    checks += [_golden(package), _leak(package)]
+    checks += [_golden(package), _leak(package), *_own_figures(package, contest.policy)]
     rival: Package | None = None
     if champion is not None:
         rival, verified = _verified(contest, champion, "champion_digests")
@@ -95,20 +100,34 @@ def _leak(package: Package) -> Check:
     return leak_check(package.info.profile, package.metrics.get("leaky"), len(shared))
 
 
+def _own_figures(package: Package, policy: Policy) -> list[Check]:
+    """Check what needs no rival: the worst perturbation, and the time that a verdict takes."""
+    images = package.golden_images()
+    lasted = []
+    for image in images[:1] * (1 + TIMED):
+        started = time.perf_counter()
+        package.net.scores([image])
+        lasted.append(1000 * (time.perf_counter() - started))
+    # The first pass warms up; the slowest of the others counts.
+    latency = latency_check(max(lasted[1:]), policy.cost.takt_seconds)
+    return [perturbation_check(package.metrics, policy.perturbation_floor), latency]
+
+
 def _figures(contest: Contest, package: Package, rival: Package | None) -> list[Check]:
     rows = shared_rows(package, rival)
+    if not rows:
+        return [Check("images", "broken", "no test casting that neither model trained on")]
     try:
         folder = contest.images_for(package.info.data_md5)
         sides = _sides(folder, rows, [package, *([rival] if rival else [])], contest.policy)
     except (DataError, PipelineError, OSError) as error:
         return [Check("images", "broken", str(error).splitlines()[0])]
-    parts = {label: {row.part for row in rows if row.label == label} for label in ("ok", "defect")}
+    lighting = {row.part: row.lighting for row in rows}
     evidence = Evidence(
         images=len(rows),
-        castings_ok=len(parts["ok"]),
-        castings_defect=len(parts["defect"]),
         challenger=sides[0],
         champion=sides[1] if rival else None,
+        slices=[lighting[part] for part in sides[0].judged.castings.parts],
     )
     return [Check("images", "passed", len(rows)), *judge(evidence, contest.policy)]
 
@@ -122,14 +141,14 @@ def _sides(
         images = [_image(folder, row) for row in rows[start : start + BATCH]]
         for kept, package in zip(scores, packages, strict=True):
             kept.append(package.net.scores(images))
-    targets = [row.target for row in rows]
+    targets, parts = truth(rows)
     return [
         measure(
-            package.info.profile,
             np.concatenate(kept) if kept else np.empty(0),
             targets,
-            package.threshold,
-            policy.overkill_weight,
+            parts,
+            package.ruling.verdicts,
+            policy.cost,
         )
         for kept, package in zip(scores, packages, strict=True)
     ]

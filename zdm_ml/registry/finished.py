@@ -26,6 +26,8 @@ ARTIFACTS = (
     "scores.csv",
     "castings.csv",
     "robustness.csv",
+    "reliability.csv",
+    "cost_curve.csv",
 )
 
 

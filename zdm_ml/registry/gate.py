@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from zdm_ml.evaluation.comparison import Comparison, Judged, Margins, compare, judged
+from zdm_ml.evaluation.metrics import Scores, Targets
+from zdm_ml.evaluation.verdicts import Verdicts
+from zdm_ml.params import CostParams
 from zdm_ml.registry.decision import Check, check, unmet
 
 LEAK = "split_not_leaky"
@@ -14,66 +19,79 @@ LEAK = "split_not_leaky"
 
 @dataclass(frozen=True)
 class Policy:
-    """The gate's limits; `floor` is the balanced accuracy that the challenger's profile needs.
+    """The gate's limits for the challenger's profile; `min_castings` holds per class.
 
-    `min_castings` holds per class; an overkill costs `overkill_weight` of an escape.
+    `floor` and `perturbation_floor` are balanced accuracies, `cost_tolerance` is money per 10,000
+    parts, margins are shares of castings.
     """
 
     floor: float
+    perturbation_floor: float
     min_castings: int
+    escape_margin: float
+    slice_margin: float
     cost_tolerance: float
-    overkill_weight: float
+    cost: CostParams
+    confidence: float
+    resamples: int
+
+    def margins(self) -> Margins:
+        """Return what a challenger may be worse by; overkills count through the cost alone."""
+        return Margins(self.escape_margin, 1.0, np.inf, self.confidence, self.resamples, seed=0)
 
 
 @dataclass(frozen=True)
 class Side:
-    """One model's verdicts on the shared images, at its own threshold."""
+    """One model's verdicts on the shared castings; `balanced_accuracy` is by image."""
 
-    profile: str
-    escapes: int
-    overkills: int
+    judged: Judged
     balanced_accuracy: float
-    cost_per_image: float
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Both models on the same images; castings are physical parts that neither trained on."""
+    """Both models on the same images, which show castings that neither trained on.
+
+    `slices` [P] names the lighting of each casting.
+    """
 
     images: int
-    castings_ok: int
-    castings_defect: int
     challenger: Side
     champion: Side | None
+    slices: Sequence[str]
+
+    @property
+    def defective(self) -> int:
+        """Count the defective castings."""
+        return int(self.challenger.judged.castings.defective.sum())
+
+    @property
+    def good(self) -> int:
+        """Count the good castings."""
+        return len(self.challenger.judged.castings.parts) - self.defective
 
 
 def measure(
-    profile: str,
-    scores: Sequence[float] | np.ndarray,
-    targets: Sequence[int] | np.ndarray,
-    threshold: float,
-    overkill_weight: float,
+    scores: Scores, targets: Targets, parts: Sequence[str], verdicts: Verdicts, cost: CostParams
 ) -> Side:
-    """Judge `scores` [N], P(defect), against `targets` [N], 1 for a defect.
+    """Judge `scores` [N], P(defect), against `targets` [N], 1 for a defect, of castings `parts`.
 
-    Balanced accuracy is the mean of the two classes' shares of right verdicts; it is 0 while a
-    class has no image, which `min_castings` refuses anyway.
+    Balanced accuracy is the mean of the two classes' shares of right verdicts, of which `review`
+    is none; it is 0 while a class has no image, which `min_castings` refuses anyway.
     """
-    defect = np.asarray(targets) == 1
-    rejected = np.asarray(scores) >= threshold
-    escapes, overkills = int((defect & ~rejected).sum()), int((~defect & rejected).sum())
-    defects, good = int(defect.sum()), int((~defect).sum())
-    balanced = (2 - escapes / defects - overkills / good) / 2 if defects and good else 0.0
-    cost = (escapes + overkill_weight * overkills) / max(1, defects + good)
-    return Side(profile, escapes, overkills, balanced, cost)
+    defect = targets == 1
+    right = np.where(defect, scores >= verdicts.defect_from, scores < verdicts.ok_below)
+    shares = [float(right[members].mean()) for members in (defect, ~defect) if members.any()]
+    balanced = sum(shares) / 2 if len(shares) == 2 else 0.0
+    return Side(judged(scores, targets, parts, verdicts, cost), balanced)
 
 
 def judge(evidence: Evidence, policy: Policy) -> list[Check]:
     """Return the checks on the figures; without a champion only floors and evidence count."""
     challenger, champion = evidence.challenger, evidence.champion
     checks = [
-        _enough("castings_ok", evidence.castings_ok, policy.min_castings),
-        _enough("castings_defect", evidence.castings_defect, policy.min_castings),
+        _enough("castings_ok", evidence.good, policy.min_castings),
+        _enough("castings_defect", evidence.defective, policy.min_castings),
         check(
             "balanced_accuracy",
             challenger.balanced_accuracy >= policy.floor,
@@ -81,25 +99,64 @@ def judge(evidence: Evidence, policy: Policy) -> list[Check]:
             policy.floor,
         ),
     ]
-    if champion is None:
+    if champion is None or any(item.state == "broken" for item in checks):
         return checks
-    allowed = champion.cost_per_image + policy.cost_tolerance
+    pair = (("champion", champion.judged), [("challenger", challenger.judged)])
+    (found,) = compare(*pair, policy.margins())
     return [
         *checks,
+        _escapes(found, evidence, policy),
         check(
-            "escapes",
-            challenger.escapes <= champion.escapes,
-            challenger.escapes,
-            champion.escapes,
+            "cost",
+            found.cost_difference <= policy.cost_tolerance + 1e-6,
+            found.cost_difference,
+            policy.cost_tolerance,
         ),
-        # The sum of equal terms may differ in its last bit.
-        check(
-            "cost_per_image",
-            challenger.cost_per_image <= allowed + 1e-12,
-            challenger.cost_per_image,
-            allowed,
-        ),
+        _slices(evidence, policy),
     ]
+
+
+def _escapes(found: Comparison, evidence: Evidence, policy: Policy) -> Check:
+    """Check that the escape rate is shown not to exceed the champion's by the margin or more.
+
+    Castings so few that not even a challenger without an error could show it are broken evidence.
+    """
+    upper, margin = found.escape_excess_upper, policy.escape_margin
+    if upper is not None and upper <= margin:
+        return Check("escapes", "passed", upper, margin)
+    return Check("escapes", "failed" if found.escapes_only else "broken", upper, margin)
+
+
+def _slices(evidence: Evidence, policy: Policy) -> Check:
+    """Check that under no lighting the challenger lets clearly more defective castings escape."""
+    champion = evidence.champion.judged if evidence.champion else evidence.challenger.judged
+    mine, defective = evidence.challenger.judged, champion.castings.defective
+    names = np.asarray(evidence.slices)
+    worst, where = 0.0, "none"
+    for name in sorted(set(evidence.slices)):
+        members = (names == name) & defective
+        if not members.any():
+            continue
+        excess = float(mine.escaped[members].mean() - champion.escaped[members].mean())
+        if excess > worst:
+            worst, where = excess, name or "unnamed"
+    said = f"{worst:.3f} in lighting {where}" if worst else "none worse"
+    return check("slices", worst <= policy.slice_margin, said, policy.slice_margin)
+
+
+def perturbation_check(metrics: Mapping[str, Any], floor: float) -> Check:
+    """Check the worst balanced accuracy under changes of light, camera and pose."""
+    worst = (metrics.get("robustness") or {}).get("worst") or {}
+    value = worst.get("balanced_accuracy")
+    if not isinstance(value, int | float):
+        return Check("worst_perturbation", "broken", "the figures do not say", floor)
+    return check("worst_perturbation", value >= floor, float(value), floor)
+
+
+def latency_check(milliseconds: float, takt_seconds: float) -> Check:
+    """Check that a verdict is there within the line's takt."""
+    limit = 1000 * takt_seconds
+    return check("latency_ms", milliseconds <= limit, milliseconds, limit)
 
 
 def profile_check(challenger: str, champion: str | None) -> Check:

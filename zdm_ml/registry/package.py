@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ import numpy as np
 from zdm_ml.data.images import decode_grey
 from zdm_ml.data.manifest import Row, read_manifest
 from zdm_ml.errors import PackageError
+from zdm_ml.evaluation.verdicts import Ruling, read_ruling
 from zdm_ml.files import read_json, sha256_file, sha256_json
 from zdm_ml.models.net import LoadedNet, load_net
 
@@ -63,12 +63,12 @@ class PackageInfo(Source):
 
 @dataclass(frozen=True)
 class Package:
-    """A verified package; `threshold` is the score from which a casting is judged a defect."""
+    """A verified package; `ruling` turns its scores into verdicts."""
 
     folder: Path
     info: PackageInfo
     net: LoadedNet
-    threshold: float
+    ruling: Ruling
 
     @property
     def test_rows(self) -> list[Row]:
@@ -114,7 +114,7 @@ def load_package(folder: Path, device: str = "cpu") -> Package:
     net = load_net(folder, device)
     if (net.spec.model_name, net.spec.profile) != (info.model_name, info.profile):
         raise _broken(folder, f"net.json and package.json name different models: {net.spec!r}")
-    return Package(folder=folder, info=info, net=net, threshold=_threshold(folder))
+    return Package(folder=folder, info=info, net=net, ruling=_ruling(folder))
 
 
 def read_info(folder: Path) -> PackageInfo:
@@ -155,14 +155,12 @@ def _verify(folder: Path, files: Mapping[str, str]) -> None:
             raise _broken(folder, f"{name} does not match its sha256")
 
 
-def _threshold(folder: Path) -> float:
+def _ruling(folder: Path) -> Ruling:
     decision = _read(folder, "decision.json")
-    threshold = decision.get("threshold")
-    if decision.get("positive") != "defect" or not isinstance(threshold, int | float):
-        raise _broken(folder, f"decision.json is not a threshold for defects: {decision!r}")
-    if not math.isfinite(threshold):
-        raise _broken(folder, f"decision.json: threshold {threshold!r}")
-    return float(threshold)
+    try:
+        return read_ruling(decision)
+    except ValueError as error:
+        raise _broken(folder, f"decision.json gives no verdicts, {error}: {decision!r}") from error
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from zdm_ml.settings import REGISTERED_MODEL, Settings, make_home
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SHOWN = ("escapes", "cost_per_image", "balanced_accuracy")
+SHOWN = ("escapes", "cost", "balanced_accuracy")
 ATTEMPTS = 3
 """How often the gate is repeated when another promotion moved the champion meanwhile."""
 
@@ -50,9 +50,14 @@ def policy_for(root: Path, profile: str) -> Policy:
     return Policy(
         # A profile without a floor has no business in production.
         floor=promote.floors.get(profile, 1.0),
+        perturbation_floor=promote.perturbation_floors.get(profile, 1.0),
         min_castings=promote.min_castings.get(profile, max(promote.min_castings.values())),
+        escape_margin=promote.escape_margins.get(profile, min(promote.escape_margins.values())),
+        slice_margin=promote.slice_margin,
         cost_tolerance=promote.cost_tolerance,
-        overkill_weight=params.cost.overkill_weight,
+        cost=params.cost,
+        confidence=params.evaluate.confidence,
+        resamples=params.evaluate.resamples,
     )
 
 

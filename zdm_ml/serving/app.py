@@ -23,7 +23,7 @@ from zdm_ml.serving.schemas import (
     Problem,
     Readiness,
 )
-from zdm_ml.serving.service import Service, refused
+from zdm_ml.serving.service import Service, refused, rules_of
 from zdm_ml.serving.source import PackageSource
 from zdm_ml.serving.telemetry import Measured
 
@@ -160,7 +160,7 @@ async def model(service: ServiceOf) -> ModelCard:
         **dict(service.model_id(served)),
         display_name=display_name(info.model_name, info.profile),
         model_name=info.model_name,
-        threshold=served.predictor.threshold,
+        **rules_of(served.predictor.ruling),
         input_size=served.package.net.spec.input_size,
         package_digest=info.digest,
         origin=state.origin,

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zdm_ml.data.images import ImageRefused, decode_grey
 from zdm_ml.errors import PackageError
+from zdm_ml.evaluation.verdicts import Ruling, Verdict
 from zdm_ml.models.net import LoadedNet
 from zdm_ml.serving.limits import check_type
 
@@ -23,9 +23,9 @@ GROUP_PIXELS = 8_000_000
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """`score` is P(defect); the verdict is `defect` from the threshold on."""
+    """`score` is P(defect); the verdict `review` asks for a person."""
 
-    verdict: Literal["ok", "defect"]
+    verdict: Verdict
     score: float
 
 
@@ -38,11 +38,11 @@ class Refusal:
 
 
 class Predictor:
-    """A net with its threshold; `judge` may run in several threads at a time."""
+    """A net with its ruling; `judge` may run in several threads at a time."""
 
-    def __init__(self, net: LoadedNet, threshold: float, *, max_pixels: int) -> None:
+    def __init__(self, net: LoadedNet, ruling: Ruling, *, max_pixels: int) -> None:
         self.net = net
-        self.threshold = threshold
+        self.ruling = ruling
         self._max_pixels = max_pixels
 
     def judge(self, sources: Iterable[bytes | Path]) -> Iterator[Judgement | Refusal]:
@@ -76,7 +76,7 @@ class Predictor:
         # NaN compares as below every threshold: without this check it would pass as ok.
         if not math.isfinite(score):
             raise PackageError(f"the model scored {score}", hint="retrain it; do not promote it")
-        return Judgement("defect" if score >= self.threshold else "ok", score)
+        return Judgement(self.ruling.verdicts.of(score), score)
 
 
 def _reason(source: bytes | Path, reason: str) -> str:

@@ -135,7 +135,7 @@ class Reloader:
         problem: str,
     ) -> None:
         before = self.state.served
-        predictor = Predictor(package.net, package.threshold, max_pixels=self._max_pixels)
+        predictor = Predictor(package.net, package.ruling, max_pixels=self._max_pixels)
         served = Served(champion, package, predictor, datetime.now(UTC))
         self._set(State(served, problem, origin))
         log.info("version %s (%s) serves", champion.version, package.info.model_name)

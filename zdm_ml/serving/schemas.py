@@ -18,12 +18,25 @@ class ModelId(BaseModel):
     profile: str
 
 
-class Prediction(BaseModel):
+class Rules(BaseModel):
+    """A score below `ok_below` is ok, from `defect_from` on a defect, between them `review`.
+
+    `threshold` is the one of lowest expected cost; `guarantee` says what is promised of the verdict
+    ok, or why nothing is.
+    """
+
+    threshold: float
+    ok_below: float
+    defect_from: float
+    guaranteed: bool
+    guarantee: str
+
+
+class Prediction(Rules):
     """`score` is P(defect), `ms` the milliseconds from the whole body to the answer."""
 
-    verdict: Literal["ok", "defect"]
+    verdict: Literal["ok", "defect", "review"]
     score: float
-    threshold: float
     prediction_id: str
     image_sha256: str
     model: ModelId
@@ -66,14 +79,13 @@ class Readiness(BaseModel):
     problem: str
 
 
-class ModelCard(ModelId):
+class ModelCard(ModelId, Rules):
     """`display_name` marks a demo; `model_name` is the architecture."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     display_name: str
     model_name: str
-    threshold: float
     input_size: int
     package_digest: str
     origin: str

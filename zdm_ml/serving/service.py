@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 
+from zdm_ml.evaluation.verdicts import Ruling
 from zdm_ml.serving.config import ServingConfig
 from zdm_ml.serving.limits import STATUS, Gate, RefusalError, Upload, check_type
 from zdm_ml.serving.packages import PackageCache
@@ -82,7 +84,7 @@ class Service:
         prediction = Prediction(
             verdict=scored.result.verdict,
             score=scored.result.score,
-            threshold=served.predictor.threshold,
+            **rules_of(served.predictor.ruling),
             prediction_id=str(uuid.uuid4()),
             image_sha256=scored.sha256,
             model=self.model_id(served),
@@ -115,6 +117,17 @@ class Service:
         self.reloader.stop()
         self._pool.shutdown(cancel_futures=True)
         self.store.close()
+
+
+def rules_of(ruling: Ruling) -> dict[str, Any]:
+    """Return what every answer says of how verdicts come about."""
+    return {
+        "threshold": ruling.threshold,
+        "ok_below": ruling.verdicts.ok_below,
+        "defect_from": ruling.verdicts.defect_from,
+        "guaranteed": ruling.guaranteed,
+        "guarantee": ruling.statement,
+    }
 
 
 def refused(refusal: Refusal) -> RefusalError:
