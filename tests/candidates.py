@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from zdm_ml.evaluation.comparison import Comparison
-from zdm_ml.evaluation.selection import Candidate, Policy
+from zdm_ml.evaluation.lead import Candidate, Policy
 
 POLICY = Policy(
     name="cheapest_not_worse",

@@ -115,6 +115,13 @@ class LatencyParams:
 
 
 @dataclass(frozen=True)
+class ConfirmParams:
+    """`seeds`: trainings of each of the two leading models, the evaluated one included."""
+
+    seeds: int
+
+
+@dataclass(frozen=True)
 class SelectParams:
     """Margins by which a cheaper model may be worse; `cost_margin` is money per 10,000 parts."""
 
@@ -124,6 +131,7 @@ class SelectParams:
     cost_margin: float
     max_megabytes: float | None
     min_models: int
+    test_uses: int
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,7 @@ class Params:
     verdict: VerdictParams
     evaluate: EvaluateParams
     latency: LatencyParams
+    confirm: ConfirmParams
     select: SelectParams
     promote: PromoteParams
     raw: dict[str, Any] = field(repr=False, compare=False)
@@ -232,10 +241,12 @@ def _check_ranges(params: Params, source: str) -> None:
         "cost.takt_seconds: above 0": cost.takt_seconds > 0,
         "verdict.max_escape_rate: above 0 and below 1": 0 < params.verdict.max_escape_rate < 1,
         "verdict.confidence: above 0.5 and below 1": 0.5 < params.verdict.confidence < 1,
+        "confirm.seeds: at least 1": params.confirm.seeds >= 1,
         "latency.repeats: at least 1": params.latency.repeats >= 1,
         "select.escape_margin: above 0 and below 1": 0 < params.select.escape_margin < 1,
         "select.overkill_margin: above 0 and below 1": 0 < params.select.overkill_margin < 1,
         "select.cost_margin: at least 0": params.select.cost_margin >= 0,
+        "select.test_uses: at least 1": params.select.test_uses >= 1,
         "select.min_models: at least 1": params.select.min_models >= 1,
         f"promote.min_castings: a number above 0 for profile {params.profile!r}": (
             params.promote.min_castings.get(params.profile, 0) >= 1

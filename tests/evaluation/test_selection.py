@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zdm_ml.errors import DataError
-from zdm_ml.evaluation.selection import Candidate, Policy, Selection, select
+from zdm_ml.evaluation.lead import Candidate, Policy, lead_of
+from zdm_ml.evaluation.selection import Selection, select
 
 
 def chosen(
@@ -225,3 +226,40 @@ def test_order_of_candidates_does_not_matter(figures: list[Any], random: Any) ->
     by_name = {model.model_name: model for model in models}
     winner, best = by_name[selection.winner or ""], min(model.cost for model in models)
     assert winner.cost == best or winner.model_name in shown
+
+
+def test_a_lead_inside_the_spread_between_seeds_is_none() -> None:
+    models = [candidate("big", 100, 50), candidate("small", 120, 5)]
+    seeds = {"big": [100, 180, 60], "small": [120, 70, 150]}
+
+    selection = chosen(models, seeds=seeds)
+
+    assert (selection.reference, selection.winner) == ("small", "small")
+    assert "over 3 seeds big and small differ by 0" in selection.reason
+    assert "costs 20 EUR less than small, but over 3 seeds" in reasons(selection)["big"]
+
+
+def test_a_lead_outside_the_spread_stays() -> None:
+    models = [candidate("big", 100, 50), candidate("small", 300, 5)]
+    seeds = {"big": [100, 110, 105], "small": [300, 310, 290]}
+
+    assert chosen(models, seeds=seeds).winner == "big"
+
+
+def test_seeds_may_turn_the_order_round() -> None:
+    models = [candidate("lucky", 100, 5), candidate("steady", 120, 50)]
+    seeds = {"lucky": [100, 500, 480], "steady": [120, 125, 118]}
+
+    selection = chosen(models, seeds=seeds)
+
+    assert selection.reference == "steady"
+    assert "the order is the other way round" in selection.reason
+
+
+def test_one_seed_leaves_the_lead_as_it_is() -> None:
+    models = [candidate("big", 100, 50), candidate("small", 120, 5)]
+
+    lead = lead_of(models, POLICY, {"big": [100]})
+
+    assert lead is not None and lead.second is not None
+    assert (lead.reference.model_name, lead.second.model_name, lead.doubt) == ("big", "small", "")

@@ -103,7 +103,7 @@ def test_one_models_parameters_rerun_that_model_and_the_comparison(desk: Desk) -
 
     ran = desk.ran()
 
-    assert sorted(ran) == ["evaluate@luna", "latency", "select", "train@luna"]
+    assert sorted(ran) == ["confirm", "evaluate@luna", "latency", "select", "train@luna"]
 
 
 def test_a_model_trained_alone_into_a_folder_predicts(desk: Desk, tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_one_failed_model_is_reported_and_the_others_are_ranked(desk: Desk) -> N
         ).returncode
         for stage in (
             *("audit", "split", "train@luna", "train@resnet18"),
-            *("evaluate@luna", "latency", "select"),
+            *("evaluate@luna", "latency", "confirm", "select"),
         )
     }
 

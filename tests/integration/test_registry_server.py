@@ -22,6 +22,7 @@ from mlflow_server import MlflowServer, free_port
 from registry_builders import DATA_MD5, METRICS, make_castings, make_run
 
 from zdm_ml.errors import PackageError, RegistryError
+from zdm_ml.files import sha256_file
 from zdm_ml.pipeline.plan import RunRecord
 from zdm_ml.registry import ledger
 from zdm_ml.registry.connection import connect
@@ -268,6 +269,19 @@ def test_a_worse_challenger_leaves_the_champion_and_shows_figures(foundry: Found
     assert "escapes: 1, limit 0.5" in kept.reason
 
 
+def test_the_gate_files_a_packet_with_the_run_and_with_the_version(foundry: Foundry) -> None:
+    foundry.register(foundry.run())
+
+    gate(foundry.settings, "1", images_for=lambda _: foundry.folder / "castings")
+
+    client = connect(foundry.server.uri)
+    version = client.get_model_version(REGISTERED_MODEL, "1")
+    page = Path(client.download_artifacts(version.run_id, "packet/packet.html"))
+    assert version.tags["packet"] == f"runs:/{version.run_id}/packet/packet.html"
+    assert version.tags["packet_digest"] == sha256_file(page)
+    assert "Every check of the gate passed" in page.read_text()
+
+
 def test_a_demo_never_replaces_a_full_model(foundry: Foundry) -> None:
     foundry.register(foundry.run(profile="full"))
     foundry.promote()
@@ -501,3 +515,16 @@ def test_a_server_killed_during_a_registration_leaves_no_second_version(foundry:
     versions = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
     assert sorted(version.version for version in versions) == ["1", "2"]
     assert (repeated.version, foundry.alias("challenger")) == ("2", "2")
+
+
+def test_choosing_on_the_same_castings_again_is_counted(foundry: Foundry) -> None:
+    decisions = [foundry.register(foundry.run(seed=seed)) for seed in range(3)]
+    foundry.rows = make_castings(foundry.folder / "castings", seed=9)
+    other = foundry.register(foundry.run(seed=4))
+
+    uses = [
+        next(check.value for check in decision.checks if check.name == "test_uses")
+        for decision in (*decisions, other)
+    ]
+
+    assert uses == [1, 2, 3, 1]

@@ -174,6 +174,7 @@ def test_the_leaderboard_carries_castings_leak_and_worst_case(root: Path, rows: 
     run(root, rows, protocol="shipped")
     timing = {"p50_ms": 1.0, "p99_ms": 2.0, "flops": 10**8, "parameters": 9, "size_bytes": 9}
     write_json(root / "reports" / "latency.json", {"luna": timing})
+    write_json(root / "reports" / "confirm.json", {"seeds": 1, "costs": {}})
 
     _, page = select(context(root))
 

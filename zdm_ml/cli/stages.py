@@ -144,6 +144,20 @@ def latency() -> None:
 
 
 @app.command()
+def confirm() -> None:
+    """Train the two leading models with further seeds, to tell merit from luck."""
+    from zdm_ml.pipeline.confirm_stage import confirm as run
+
+    with _epochs("seeds", shown=True) as show:
+        report = run(_context(), show)
+    if not report["costs"]:
+        console.print(f"{report['seeds']} seed: the leading models are taken as they are")
+    for name, costs in report["costs"].items():
+        shown = ", ".join(f"{cost:,.0f}" for cost in costs)
+        console.print(f"{name}: cost per 10,000 parts by seed {shown}", markup=False)
+
+
+@app.command()
 def select() -> None:
     """Rank the evaluated models and name the winner."""
     from zdm_ml.pipeline.compare_stages import select as run

@@ -4,59 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from zdm_ml.errors import DataError
 from zdm_ml.evaluation.comparison import Comparison
+from zdm_ml.evaluation.lead import Candidate, Policy, beyond, lead_of
 
-PolicyName = Literal["cheapest_not_worse", "lowest_cost"]
 Compare = Callable[[str], Sequence[Comparison]]
 """Give a model's name, get every other model's comparison with it."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How the winner is chosen; `cost_margin` is money per 10,000 parts, sizes are bytes."""
-
-    name: PolicyName
-    cost_margin: float
-    currency: str
-    max_milliseconds: float
-    max_bytes: float | None
-    min_models: int
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One evaluated model; errors are on the test images at `threshold`.
-
-    `cost` is expected money per 10,000 parts. `castings` and the errors `*_castings` count what the
-    images show; `leaky` figures are of castings that were also trained on.
-    """
-
-    model_name: str
-    escapes: int
-    overkills: int
-    images: int
-    cost: float
-    flops: int
-    p50_ms: float
-    p99_ms: float
-    size_bytes: int
-    accuracy: float
-    balanced_accuracy: float
-    threshold: float
-    init: str
-    profile: str
-    castings: int
-    escapes_castings: int
-    overkills_castings: int
-    leaky: bool
-
-    @property
-    def expense(self) -> tuple[float, int, int, str]:
-        """Order models by what a decision takes: latency, then FLOPs, size and name."""
-        return (self.p50_ms, self.flops, self.size_bytes, self.model_name)
 
 
 @dataclass(frozen=True)
@@ -85,12 +40,14 @@ def select(
     *,
     policy: Policy,
     compare: Compare,
+    seeds: Mapping[str, Sequence[float]] | None = None,
     failures: Mapping[str, str] | None = None,
     requested: Sequence[str] = (),
 ) -> Selection:
     """Choose by policy among the models within takt and size.
 
-    The reference has the lowest expected cost (ties: the cheaper one). Under `cheapest_not_worse`
+    The reference has the lowest expected cost (ties: the cheaper one) unless `seeds`, the costs of
+    several trainings of the leaders, make its lead doubtful. Under `cheapest_not_worse`
     the cheapest model that is shown non-inferior to it takes its place. `failures` gives the
     message of each model that failed; a name in `requested` that is neither a candidate nor a
     failure counts as not evaluated. With fewer than `min_models` candidates, or none within the
@@ -102,12 +59,13 @@ def select(
     missing = {name: "it was not evaluated" for name in requested if name not in names}
     failed = {**missing, **{k: v for k, v in (failures or {}).items() if k not in names}}
     by_cost = sorted(candidates, key=lambda each: (each.cost, *each.expense))
-    within = [each for each in by_cost if not _beyond(each, policy)]
-    reference = within[0] if within else None
+    lead = lead_of(candidates, policy, seeds or {})
+    reference = lead.reference if lead else None
     found = compare(reference.model_name) if reference else ()
-    contest = _Contest(policy, by_cost, reference, {each.model_name: each for each in found})
+    comparisons = {each.model_name: each for each in found}
+    contest = _Contest(policy, by_cost, reference, comparisons, lead.doubt if lead else "")
     winner = contest.winner()
-    ranked = sorted(by_cost, key=lambda each: (each is not winner, bool(_beyond(each, policy))))
+    ranked = sorted(by_cost, key=lambda each: (each is not winner, bool(beyond(each, policy))))
     rows = [
         {"rank": rank, "model_name": each.model_name, "reason": contest.reason(each)}
         for rank, each in enumerate(ranked, start=1)
@@ -136,6 +94,7 @@ class _Contest:
     candidates: Sequence[Candidate]
     reference: Candidate | None
     comparisons: Mapping[str, Comparison]
+    doubt: str
 
     def winner(self) -> Candidate | None:
         """Return the reference, or the cheapest model that may take its place."""
@@ -143,15 +102,15 @@ class _Contest:
         if best is None or self.policy.name == "lowest_cost":
             return best
         heirs = [each for each in self.candidates if self._shown(each) and self._cheaper(each)]
-        heirs = [each for each in heirs if not _beyond(each, self.policy)]
+        heirs = [each for each in heirs if not beyond(each, self.policy)]
         return min([best, *heirs], key=lambda each: each.expense)
 
     def reason(self, candidate: Candidate) -> str:
         """Say in a sentence why a model won or not."""
         best, winner = self.reference, self.winner()
-        beyond = _beyond(candidate, self.policy)
-        if best is None or beyond:
-            return f"is out of the contest: {beyond}"
+        limit = beyond(candidate, self.policy)
+        if best is None or limit:
+            return f"is out of the contest: {limit}"
         if candidate is winner:
             return self._why_winner(candidate, best)
         if candidate is best and winner is not None:
@@ -164,6 +123,9 @@ class _Contest:
             f"costs {candidate.cost - best.cost:,.4g} {self.policy.currency} more than"
             f" {best.model_name}: {self._errors(candidate)}"
             if candidate.cost > best.cost
+            else f"costs {best.cost - candidate.cost:,.4g} {self.policy.currency} less than"
+            f" {best.model_name}, but {self.doubt}"
+            if candidate.cost < best.cost
             else f"costs the same as {best.model_name}"
         )
         return more + self._why_not_instead(candidate, best)
@@ -177,6 +139,8 @@ class _Contest:
                 f" {_bounds(found, self.policy)}; {self._errors(winner)}"
             )
         what = f"has the lowest expected cost, {self._errors(best)}"
+        if self.doubt:
+            what = f"is the reference, {self.doubt}; {self._errors(best)}"
         tied = [e.model_name for e in self.candidates if e.cost == best.cost and e is not best]
         if tied:
             what += f", and is the cheapest of those tied ({', '.join(tied)})"
@@ -208,15 +172,6 @@ class _Contest:
             f" {_count(candidate.overkills_castings, 'overkill')} of {candidate.castings} castings"
             f"{', LEAKY' if candidate.leaky else ''})"
         )
-
-
-def _beyond(candidate: Candidate, policy: Policy) -> str:
-    """Return which limit a model exceeds; empty for none."""
-    if candidate.p99_ms > policy.max_milliseconds:
-        return f"p99 of {candidate.p99_ms:.3g} ms, the takt allows {policy.max_milliseconds:.3g} ms"
-    if policy.max_bytes is not None and candidate.size_bytes > policy.max_bytes:
-        return f"{candidate.size_bytes / 1e6:.3g} MB, allowed are {policy.max_bytes / 1e6:.3g} MB"
-    return ""
 
 
 def _bounds(found: Comparison, policy: Policy) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,9 @@ from zdm_ml.errors import PipelineError
 from zdm_ml.evaluation.chart import chart
 from zdm_ml.evaluation.comparison import Comparison, Judged, Margins, compare, judged
 from zdm_ml.evaluation.latency import measure
+from zdm_ml.evaluation.lead import Candidate, Policy
 from zdm_ml.evaluation.leaderboard import flat_figures, leaderboard
 from zdm_ml.evaluation.report import markdown
-from zdm_ml.evaluation.selection import Candidate, Policy
 from zdm_ml.evaluation.selection import select as choose
 from zdm_ml.evaluation.verdicts import Verdicts
 from zdm_ml.files import read_json, write_bytes, write_json, write_text
@@ -49,15 +49,12 @@ def latency(
 def select(context: Context) -> tuple[dict[str, Any], str]:
     """Rank the models named in params.yaml, write the leaderboard, return selection and table."""
     params = context.params
-    figures = {name: found for name in params.models if (found := _figures(context, name))}
-    candidates = [
-        Candidate(**{key: row[key] for key in Candidate.__dataclass_fields__})
-        for row in figures.values()
-    ]
+    figures = evaluated(context)
     selection = choose(
-        candidates,
-        policy=_policy(params),
+        candidates_of(figures),
+        policy=policy_of(params),
         compare=partial(_compare, context, list(figures)),
+        seeds=read_json(context.paths["confirm"])["costs"],
         failures=_failures(context),
         requested=list(params.models),
     )
@@ -73,6 +70,18 @@ def select(context: Context) -> tuple[dict[str, Any], str]:
     return selection.as_dict(), page
 
 
+def evaluated(context: Context) -> dict[str, dict[str, Any]]:
+    """Return what is known of each model whose figures belong to its weights, flat."""
+    names = context.params.models
+    return {name: found for name in names if (found := _figures(context, name))}
+
+
+def candidates_of(figures: Mapping[str, Mapping[str, Any]]) -> list[Candidate]:
+    """Return the models of `evaluated` as a selection takes them."""
+    fields = Candidate.__dataclass_fields__
+    return [Candidate(**{key: row[key] for key in fields}) for row in figures.values()]
+
+
 def _figures(context: Context, name: str) -> dict[str, Any] | None:
     """Return what is known of a model, or None unless its figures belong to its weights."""
     metrics_file = context.paths["evaluation"] / name / "metrics.json"
@@ -85,7 +94,8 @@ def _figures(context: Context, name: str) -> dict[str, Any] | None:
     return {**flat_figures(metrics), **timing[name], "model_name": name}
 
 
-def _policy(params: Params) -> Policy:
+def policy_of(params: Params) -> Policy:
+    """Return how the winner is chosen."""
     select, cost = params.select, params.cost
     return Policy(
         name=select.policy,

@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ logger = logging.getLogger(__name__)
 class Context:
     """Where a stage runs: the checkout or workspace at `settings.root`.
 
-    `recipe` takes the place of params.yaml's `train.recipe`.
+    `recipe` and `seed` take the place of params.yaml's `train.recipe` and `seed`.
     """
 
     settings: Settings
     recipe: str | None = None
+    seed: int | None = None
 
     @property
     def root(self) -> Path:
@@ -41,7 +42,10 @@ class Context:
     @cached_property
     def params(self) -> Params:
         """The checked values of params.yaml."""
-        return load_params(self.root / "params.yaml", recipe=self.recipe)
+        params = load_params(self.root / "params.yaml", recipe=self.recipe)
+        if self.seed is None:
+            return params
+        return replace(params, seed=self.seed, raw={**params.raw, "seed": self.seed})
 
     @cached_property
     def paths(self) -> dict[str, Path]:

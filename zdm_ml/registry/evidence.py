@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from zdm_ml.data.images import decode_grey
+from zdm_ml.data.images import Grey, decode_grey
 from zdm_ml.data.manifest import Row
 from zdm_ml.errors import DataError, PackageError, PipelineError
 from zdm_ml.evaluation.figures import truth
+from zdm_ml.evaluation.metrics import Scores
 from zdm_ml.registry.decision import Check
 from zdm_ml.registry.gate import (
     Evidence,
     Policy,
-    Side,
     judge,
     latency_check,
     leak_check,
@@ -49,7 +49,27 @@ class Contest:
     policy: Policy
 
 
-def examine(contest: Contest) -> list[Check]:
+@dataclass(frozen=True)
+class Exhibit:
+    """What the gate looked at: `rows` of images below `folder`, and each package's scores [N]."""
+
+    folder: Path
+    rows: Sequence[Row]
+    challenger: Package
+    champion: Package | None
+    scores: Scores
+    champion_scores: Scores | None
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Every check of the gate, and what they rest on where it could be measured."""
+
+    checks: list[Check]
+    exhibit: Exhibit | None = None
+
+
+def examine(contest: Contest) -> Examination:
     """Return every check of the gate; what cannot be measured is a broken check."""
     challenger, champion = contest.challenger, contest.champion
     checks = [
@@ -59,15 +79,16 @@ def examine(contest: Contest) -> list[Check]:
     package, verified = _verified(contest, challenger, "digests")
     checks.append(verified)
     if package is None:
-        return checks
+        return Examination(checks)
     checks += [_golden(package), _leak(package), *_own_figures(package, contest.policy)]
     rival: Package | None = None
     if champion is not None:
         rival, verified = _verified(contest, champion, "champion_digests")
         checks.append(verified)
         if rival is None:
-            return checks
-    return [*checks, *_figures(contest, package, rival)]
+            return Examination(checks)
+    found = _figures(contest, package, rival)
+    return Examination([*checks, *found.checks], found.exhibit)
 
 
 def shared_rows(package: Package, rival: Package | None) -> list[Row]:
@@ -113,15 +134,21 @@ def _own_figures(package: Package, policy: Policy) -> list[Check]:
     return [perturbation_check(package.metrics, policy.perturbation_floor), latency]
 
 
-def _figures(contest: Contest, package: Package, rival: Package | None) -> list[Check]:
+def _figures(contest: Contest, package: Package, rival: Package | None) -> Examination:
     rows = shared_rows(package, rival)
     if not rows:
-        return [Check("images", "broken", "no test casting that neither model trained on")]
+        problem = "no test casting that neither model trained on"
+        return Examination([Check("images", "broken", problem)])
+    packages = [package, *([rival] if rival else [])]
     try:
         folder = contest.images_for(package.info.data_md5)
-        sides = _sides(folder, rows, [package, *([rival] if rival else [])], contest.policy)
+        scores = _scores(folder, rows, packages)
     except (DataError, PipelineError, OSError) as error:
-        return [Check("images", "broken", str(error).splitlines()[0])]
+        return Examination([Check("images", "broken", str(error).splitlines()[0])])
+    sides = [
+        measure(found, *truth(rows), each.ruling.verdicts, contest.policy.cost)
+        for found, each in zip(scores, packages, strict=True)
+    ]
     lighting = {row.part: row.lighting for row in rows}
     evidence = Evidence(
         images=len(rows),
@@ -129,32 +156,23 @@ def _figures(contest: Contest, package: Package, rival: Package | None) -> list[
         champion=sides[1] if rival else None,
         slices=[lighting[part] for part in sides[0].judged.castings.parts],
     )
-    return [Check("images", "passed", len(rows)), *judge(evidence, contest.policy)]
+    checks = [Check("images", "passed", len(rows)), *judge(evidence, contest.policy)]
+    exhibit = Exhibit(folder, rows, package, rival, scores[0], scores[1] if rival else None)
+    return Examination(checks, exhibit)
 
 
-def _sides(
-    folder: Path, rows: Sequence[Row], packages: Sequence[Package], policy: Policy
-) -> list[Side]:
+def _scores(folder: Path, rows: Sequence[Row], packages: Sequence[Package]) -> list[Scores]:
     """Score every image with each package; images are decoded once for all of them."""
-    scores: list[list[np.ndarray]] = [[] for _ in packages]
+    scores: list[list[Scores]] = [[] for _ in packages]
     for start in range(0, len(rows), BATCH):
-        images = [_image(folder, row) for row in rows[start : start + BATCH]]
+        images = [read_image(folder, row) for row in rows[start : start + BATCH]]
         for kept, package in zip(scores, packages, strict=True):
             kept.append(package.net.scores(images))
-    targets, parts = truth(rows)
-    return [
-        measure(
-            np.concatenate(kept) if kept else np.empty(0),
-            targets,
-            parts,
-            package.ruling.verdicts,
-            policy.cost,
-        )
-        for kept, package in zip(scores, packages, strict=True)
-    ]
+    return [np.concatenate(kept) for kept in scores]
 
 
-def _image(folder: Path, row: Row) -> np.ndarray:
+def read_image(folder: Path, row: Row) -> Grey:
+    """Return a row's image, uint8 [H, W]; one that is not the manifest's raises `DataError`."""
     content = (folder / row.path).read_bytes()
     if hashlib.sha256(content).hexdigest() != row.sha256:
         raise DataError(f"{folder / row.path} is not the image that the manifest names")

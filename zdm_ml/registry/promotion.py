@@ -13,13 +13,15 @@ import yaml
 from filelock import FileLock
 
 from zdm_ml.errors import RegistryError
-from zdm_ml.params import parse_params
+from zdm_ml.params import Params, parse_params
 from zdm_ml.pipeline.commands import git
 from zdm_ml.registry import ledger
 from zdm_ml.registry.connection import connect, registry_errors
 from zdm_ml.registry.decision import Check, Decision, unmet
 from zdm_ml.registry.evidence import Contest, ImagesFor, examine
+from zdm_ml.registry.filing import file_packet, leaderboard_of, reuse_of
 from zdm_ml.registry.gate import Policy, explain
+from zdm_ml.registry.packet import FOLDER, write_packet
 from zdm_ml.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -39,13 +41,18 @@ ATTEMPTS = 3
 """How often the gate is repeated when another promotion moved the champion meanwhile."""
 
 
+def committed_params(root: Path) -> Params:
+    """Return params.yaml as committed in the checkout."""
+    return parse_params(yaml.safe_load(git(root, "show", "HEAD:params.yaml")), "params.yaml")
+
+
 def policy_for(root: Path, profile: str) -> Policy:
     """Return the limits of the committed params.yaml for a model of `profile`.
 
     What is not committed does not count: `zdm profile smoke` must not lower the gate for full
     models.
     """
-    params = parse_params(yaml.safe_load(git(root, "show", "HEAD:params.yaml")), "params.yaml")
+    params = committed_params(root)
     promote = params.promote
     return Policy(
         # A profile without a floor has no business in production.
@@ -68,7 +75,7 @@ def gate(settings: Settings, wanted: str, *, images_for: ImagesFor) -> Decision:
         challenger, champion = resolve(client, wanted), by_alias(client, CHAMPION)
     if champion is not None and champion.version == challenger.version:
         return _unchanged(champion)
-    checks = _examine(settings, challenger, champion, images_for)
+    checks = _examine(settings, client, challenger, champion, images_for)
     if unmet(checks):
         return _kept(challenger, champion, checks)
     return Decision(
@@ -97,7 +104,7 @@ def promote(
             challenger = replace(challenger, rolled_back=False)
         if champion is not None and champion.version == challenger.version:
             return _confirm(settings, champion)
-        checks = _examine(settings, challenger, champion, images_for)
+        checks = _examine(settings, client, challenger, champion, images_for)
         decision = _conclude(settings, client, challenger, champion, checks)
         if decision is not None:
             return decision
@@ -137,21 +144,29 @@ def move_champion(client: MlflowClient, old: VersionInfo | None, new: VersionInf
 
 def _examine(
     settings: Settings,
+    client: MlflowClient,
     challenger: VersionInfo,
     champion: VersionInfo | None,
     images_for: ImagesFor,
 ) -> list[Check]:
     home = make_home(settings.home)
     with tempfile.TemporaryDirectory(dir=home, prefix=".gate-") as temporary:
+        policy = policy_for(settings.root, challenger.profile)
+        level = committed_params(settings.root).select.test_uses
         contest = Contest(
             uri=settings.mlflow_uri,
             challenger=challenger,
             champion=champion,
             folder=Path(temporary),
             images_for=images_for,
-            policy=policy_for(settings.root, challenger.profile),
+            policy=policy,
         )
-        return examine(contest)
+        examination = examine(contest)
+        packet = Path(temporary) / FOLDER
+        board, reuse = leaderboard_of(client, challenger), reuse_of(client, challenger, level)
+        write_packet(packet, challenger, champion, examination, policy, board, reuse)
+        file_packet(client, challenger, packet)
+    return examination.checks
 
 
 def _conclude(

@@ -18,7 +18,9 @@ from zdm_ml.registry.decision import Check, Decision, check
 from zdm_ml.registry.finished import FinishedRun, describe, parent_params, parent_tags
 from zdm_ml.registry.naming import display_name, leak_tags
 from zdm_ml.registry.package import Package
+from zdm_ml.registry.promotion import committed_params
 from zdm_ml.registry.publication import publish
+from zdm_ml.registry.reuse import TEST_SET, count_uses, digest_of_test_castings
 from zdm_ml.registry.runs import end_parent, ensure_parent, ensure_run
 from zdm_ml.registry.versions import CHALLENGER, by_alias
 from zdm_ml.settings import Settings, make_home
@@ -55,7 +57,7 @@ def register_run(
         lock = home / "locks" / "register.lock"
         lock.parent.mkdir(exist_ok=True)
         with FileLock(lock), registry_errors(uri, "registering"):
-            return _register(connect(uri), run, package, checks)
+            return _register(settings, connect(uri), run, package, checks)
 
 
 def _assemble(run: FinishedRun, name: str, destination: Path) -> Package:
@@ -69,8 +71,16 @@ def _assemble(run: FinishedRun, name: str, destination: Path) -> Package:
     )
 
 
+def _test_set(run: FinishedRun) -> str:
+    return digest_of_test_castings(read_manifest(run.paths["manifest"]))
+
+
 def _register(
-    client: MlflowClient, run: FinishedRun, package: Package, checks: tuple[Check, ...]
+    settings: Settings,
+    client: MlflowClient,
+    run: FinishedRun,
+    package: Package,
+    checks: tuple[Check, ...],
 ) -> Decision:
     runs = record_models(client, run)
     result = publish(client, package, runs[package.info.model_name])
@@ -83,6 +93,11 @@ def _register(
     else:
         reason = f"the same package of {title} is version {result.version} already"
         decision = "unchanged"
+    level = committed_params(settings.root).select.test_uses
+    reuse = count_uses(client, _test_set(run), level)
+    checks = (*checks, Check("test_uses", "passed", reuse.uses, level))
+    if reuse.worn:
+        reason = f"{reason}; {reuse.sentence}"
     return Decision(result.version, alias, decision, reason, checks, run.record.run_id)
 
 
@@ -109,6 +124,6 @@ def record_models(
             succeeded=succeeded,
             reports=run.paths["selection"].parent,
             # All models of a run are judged on one split.
-            tags=leak_tags(evaluated[0]) if evaluated else {},
+            tags={**leak_tags(evaluated[0]), TEST_SET: _test_set(run)} if evaluated else {},
         )
     return recorded

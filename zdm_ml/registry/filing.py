@@ -1,0 +1,70 @@
+"""Where a decision packet is kept: with the run that trained the version, and with the version."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zdm_ml.files import sha256_file
+from zdm_ml.registry.connection import registry_errors
+from zdm_ml.registry.packet import FOLDER, PAGE
+from zdm_ml.registry.reuse import TEST_SET, count_uses
+from zdm_ml.registry.versions import VersionInfo
+from zdm_ml.settings import REGISTERED_MODEL
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PACKET, PACKET_DIGEST = "packet", "packet_digest"
+_LEADERBOARD = "reports/leaderboard.json"
+
+
+def file_packet(client: MlflowClient, version: VersionInfo, folder: Path) -> None:
+    """Log the packet's folder with the training run, and name it in the version's tags.
+
+    The tags name page and sha256, so that an auditor can tell whether it is the one that was
+    decided upon. The gate asked again replaces it.
+    """
+    with registry_errors(str(client.tracking_uri), "filing the decision packet"):
+        client.log_artifacts(version.mlflow_run_id, str(folder), FOLDER)
+        tags = {
+            PACKET: f"runs:/{version.mlflow_run_id}/{FOLDER}/{PAGE}",
+            PACKET_DIGEST: sha256_file(folder / PAGE),
+        }
+        for key, value in tags.items():
+            client.set_model_version_tag(REGISTERED_MODEL, version.version, key, value)
+
+
+def leaderboard_of(client: MlflowClient, version: VersionInfo) -> Sequence[dict[str, Any]]:
+    """Return the leaderboard of the retraining that made a version; empty where none was kept."""
+    from mlflow.exceptions import MlflowException
+
+    with registry_errors(str(client.tracking_uri), "asking for the leaderboard"):
+        parent = _parent(client, version)
+        if parent is None:
+            return []
+        with tempfile.TemporaryDirectory(prefix="zdm-leaderboard-") as temporary:
+            try:
+                path = client.download_artifacts(parent, _LEADERBOARD, temporary)
+            except MlflowException:  # its parent run never got its reports
+                return []
+            return list(json.loads(Path(path).read_text()))
+
+
+def reuse_of(client: MlflowClient, version: VersionInfo, level: int) -> str:
+    """Return in a sentence how often the version's test castings chose; empty if unknown."""
+    with registry_errors(str(client.tracking_uri), "counting the uses of the test castings"):
+        parent = _parent(client, version)
+        digest = client.get_run(parent).data.tags.get(TEST_SET) if parent else None
+        if digest is None:
+            return ""
+        sentence = count_uses(client, digest, level).sentence
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _parent(client: MlflowClient, version: VersionInfo) -> str | None:
+    found: str | None = client.get_run(version.mlflow_run_id).data.tags.get("mlflow.parentRunId")
+    return found
