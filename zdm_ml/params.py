@@ -106,11 +106,17 @@ class SelectParams:
 
 @dataclass(frozen=True)
 class PromoteParams:
-    """`min_castings` (per class) and `floors` (balanced accuracy) hold by profile."""
+    """`min_castings` (per class), `floors` (balanced accuracy) and `require_approval` by profile.
+
+    `approvers` are user ids of the orchestrator; they have `approval_hours` to answer.
+    """
 
     cost_tolerance: float
     min_castings: dict[str, int]
     floors: dict[str, float]
+    require_approval: dict[str, bool]
+    approvers: list[str]
+    approval_hours: float
 
 
 @dataclass(frozen=True)
@@ -202,13 +208,7 @@ def _check_ranges(params: Params, source: str) -> None:
         "cost.overkill_weight: at least 0": params.cost.overkill_weight >= 0,
         "latency.repeats: at least 1": params.latency.repeats >= 1,
         "select.min_models: at least 1": params.select.min_models >= 1,
-        f"promote.min_castings: a number above 0 for profile {params.profile!r}": (
-            params.promote.min_castings.get(params.profile, 0) >= 1
-        ),
-        f"promote.floors: a floor for profile {params.profile!r}": (
-            params.profile in params.promote.floors
-        ),
-    }
+    } | _promotion_demands(params.promote, params.profile)
     for name, model in params.models.items():
         facts[f"models.{name}: no such model, only {known}"] = name in MODEL_NAMES
         for own in model.recipes:
@@ -219,3 +219,23 @@ def _check_ranges(params: Params, source: str) -> None:
     for demand, holds in facts.items():
         if not holds:
             raise ConfigError(f"{source}: {demand}", hint="correct the value")
+
+
+def _promotion_demands(promote: PromoteParams, profile: str) -> dict[str, bool]:
+    names = promote.approvers
+    return {
+        f"promote.min_castings: a number above 0 for profile {profile!r}": (
+            promote.min_castings.get(profile, 0) >= 1
+        ),
+        f"promote.floors: a floor for profile {profile!r}": profile in promote.floors,
+        f"promote.require_approval: true or false for profile {profile!r}": (
+            profile in promote.require_approval
+        ),
+        # Airflow takes an empty list for "anybody".
+        "promote.approvers: at least one name, none empty, none twice": (
+            bool(names) and all(map(str.strip, names)) and len(set(names)) == len(names)
+        ),
+        "promote.approval_hours: above 0 and at most 8760, a year": (
+            0 < promote.approval_hours <= 8760
+        ),
+    }
