@@ -8,17 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Param
+from approval_operator import ASK_APPROVAL, PromotionApproval
 from stage_operator import CommandOperator, retrying
 
 CHALLENGER = Asset("casting-inspector-challenger")
+CHECKED = "ti.xcom_pull(task_ids='gate', key='result')"
+"""What the task `gate` printed, for templates."""
+
+Events = Mapping[Asset, list[Any]]
 
 
-def chosen_version(params: Mapping[str, Any], events: Mapping[Asset, list[Any]] | None) -> str:
+def newest_extra(events: Events | None) -> Mapping[str, Any]:
+    """Return what the newest of the asset events that started a run says; nothing without any."""
+    newest = [event for found in (events or {}).values() for event in found][-1:]
+    return newest[0].extra if newest else {}
+
+
+def chosen_version(params: Mapping[str, Any], events: Events | None) -> str:
     """Return the version from the form, else from the newest asset event, else nothing."""
     if params.get("version") is not None:
         return str(params["version"])
-    newest = [event for found in (events or {}).values() for event in found][-1:]
-    return str(newest[0].extra.get("version", "")) if newest else ""
+    return str(newest_extra(events).get("version", ""))
+
+
+def asked(params: Mapping[str, Any], events: Events | None) -> bool:
+    """Tell whether this form, or that of the retraining before it, asks for an approval."""
+    return bool(params.get("ask_approval") or newest_extra(events).get("ask_approval"))
 
 
 with DAG(
@@ -28,29 +43,54 @@ with DAG(
     schedule=[CHALLENGER],
     catchup=False,
     is_paused_upon_creation=False,
-    max_active_runs=1,
+    # A run that waits for a person must not keep a newer version from the gate, and costs nothing.
+    max_active_runs=100,
     params={
         "version": Param(
             None,
             type=["null", "integer"],
             minimum=1,
             description="A version of casting-inspector; empty: the one with alias challenger.",
-        )
+        ),
+        "ask_approval": ASK_APPROVAL,
+        "again": Param(
+            False, type="boolean", description="Let a version in again that was rolled back."
+        ),
     },
-    user_defined_macros={"chosen_version": chosen_version},
+    user_defined_macros={"chosen_version": chosen_version, "asked": asked},
     tags=["zdm"],
 ):
     gate = CommandOperator(
         task_id="gate",
-        command='zdm gate ${VERSION:+"$VERSION"} --json',
-        env={"VERSION": "{{ chosen_version(params, triggering_asset_events) }}"},
+        command='zdm gate ${VERSION:+"$VERSION"} ${ASK:+--ask} ${AGAIN:+--again} --json',
+        env={
+            "VERSION": "{{ chosen_version(params, triggering_asset_events) }}",
+            "ASK": "{{ '1' if asked(params, triggering_asset_events) else '' }}",
+            "AGAIN": "{{ '1' if params.again else '' }}",
+        },
+        max_active_tis_per_dag=1,
         execution_timeout=timedelta(hours=1),
+        **retrying(2),
+    )
+    approval = PromotionApproval(
+        task_id="approval",
+        gate="gate",
+        execution_timeout=timedelta(minutes=10),
         **retrying(2),
     )
     promote = CommandOperator(
         task_id="promote",
-        command='zdm promote "$VERSION" --json',
-        env={"VERSION": "{{ ti.xcom_pull(task_ids='gate', key='result')['version'] }}"},
+        # Skipped approval: nobody had to be asked. A rejection skips this task itself.
+        trigger_rule="none_failed",
+        command='zdm promote "$VERSION" --digest "$DIGEST" ${APPROVED:+--approved}'
+        " ${AGAIN:+--again} --json",
+        env={
+            "VERSION": f"{{{{ {CHECKED}['version'] }}}}",
+            "DIGEST": f"{{{{ {CHECKED}['digest'] }}}}",
+            "APPROVED": f"{{{{ '1' if {CHECKED}['approval'] else '' }}}}",
+            "AGAIN": "{{ '1' if params.again else '' }}",
+        },
+        max_active_tis_per_dag=1,
         execution_timeout=timedelta(hours=1),
         **retrying(2),
     )
@@ -60,5 +100,6 @@ with DAG(
         execution_timeout=timedelta(minutes=10),
         **retrying(2),
     )
-    gate.set_downstream(promote)
+    gate.set_downstream(approval)
+    approval.set_downstream(promote)
     promote.set_downstream(verify_live)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, TaskGroup
+from approval_operator import ASK_APPROVAL
 from stage_operator import RUN_ID, PlanOperator, RegisterOperator, StageOperator, retrying, task_id
 
 from zdm_ml.params import load_params
@@ -47,6 +48,7 @@ FORM = {
     ),
     # Not just text: the form would not start a run without one.
     "note": Param(None, type=["null", "string"], maxLength=500, description="Kept with the run."),
+    "ask_approval": ASK_APPROVAL,
 }
 
 with DAG(

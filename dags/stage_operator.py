@@ -114,5 +114,6 @@ class RegisterOperator(CommandOperator):
         # Pending: registered before, but its event was lost or its promotion never ran.
         if result["decision"] != "registered" and not result["pending"]:
             raise exceptions.AirflowSkipException(f"no new version: {result.get('reason', '')}")
-        context["outlet_events"][self.asset].extra = {"version": result["version"]}
+        extra = {"version": result["version"], "ask_approval": context["params"]["ask_approval"]}
+        context["outlet_events"][self.asset].extra = extra
         return result

@@ -100,6 +100,17 @@ def test_long_outage_ends_with_the_next_step(tmp_path: Path) -> None:
     assert "zdm up" in caught.value.hint
 
 
+def test_run_that_waits_for_a_person_is_not_followed_further(tmp_path: Path) -> None:
+    api = ScriptedApi(
+        ("running", {"gate": "running"}),
+        ("running", {"gate": "success", "approval": "awaiting_input"}),
+    )
+
+    left = follower(api, tmp_path, Recorder()).follow("promote", "p1")
+
+    assert (left.state, left.asking) == ("running", ["approval"])
+
+
 def test_running_training_is_described_with_epoch_and_percentage(tmp_path: Path) -> None:
     progress = {"stage": "train@luna", "epoch": 2, "epochs": 8, "percent": 31.4}
     write_json(tmp_path / "manual-1.json", progress)

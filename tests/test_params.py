@@ -262,3 +262,34 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"params\.yaml is not valid YAML"):
         load_params(path)
+
+
+def test_only_full_models_need_an_approval_by_default(project: Path) -> None:
+    promote = load_params(project / "params.yaml").promote
+
+    assert promote.require_approval == {"full": True, "quick": False, "smoke": False}
+    assert promote.approvers
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("require_approval", {"quick": True}, "require_approval: true or false for profile 'full'"),
+        ("require_approval", {"full": "yes"}, r"require_approval\.full: expected true or false"),
+        ("require_approval", True, "require_approval: expected a mapping"),
+        ("approvers", [], "approvers: at least one name"),
+        ("approvers", ["anna", " "], "approvers: at least one name, none empty"),
+        ("approvers", ["anna", "anna"], "approvers: at least one name, none empty, none twice"),
+        ("approvers", "anna", "approvers: expected a list"),
+        ("approval_hours", 0, "approval_hours: above 0"),
+        ("approval_hours", float("inf"), "approval_hours: above 0 and at most 8760"),
+        ("approval_hours", float("nan"), "approval_hours: above 0"),
+    ],
+)
+def test_an_approval_that_nobody_could_give_is_named(
+    raw: dict[str, Any], key: str, value: object, problem: str
+) -> None:
+    raw["promote"][key] = value
+
+    with pytest.raises(ConfigError, match=rf"promote\.{problem}"):
+        parse_params(raw, "params.yaml")

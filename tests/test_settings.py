@@ -87,3 +87,16 @@ def test_nothing_is_read_from_the_process_when_an_environment_is_given(checkout:
     load_settings({}, checkout)
 
     assert dict(os.environ) == before
+
+
+def test_users_of_airflow_have_a_role_each(checkout: Path) -> None:
+    settings = load_settings({"ZDM_AIRFLOW_USERS": "anna:op, ben"}, checkout)
+
+    assert settings.airflow_users == {"anna": "op", "ben": "user"}
+    assert load_settings({}, checkout).airflow_users == {}
+
+
+@pytest.mark.parametrize("text", ["anna:boss", ":user", "anna:user:extra"])
+def test_a_user_of_airflow_that_cannot_be_is_named(checkout: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="ZDM_AIRFLOW_USERS"):
+        load_settings({"ZDM_AIRFLOW_USERS": text}, checkout)

@@ -154,3 +154,17 @@ def test_a_task_does_not_run_the_persons_bashrc(settings: Settings, tmp_path: Pa
         )
 
     assert done.stdout.split() == ["task"]
+
+
+def test_every_user_of_airflow_has_a_password_and_admin_stays_admin(settings: Settings) -> None:
+    several = replace(settings, airflow_users={"anna": "user", "admin": "viewer"})
+
+    write_airflow_config(settings)
+    admin = password(settings)
+    write_airflow_config(several)
+
+    config = configparser.RawConfigParser()
+    config.read(settings.home / "airflow" / "airflow.cfg")
+    assert config["core"]["simple_auth_manager_users"] == "anna:user,admin:admin"
+    assert password(several) == admin != password(several, "anna")
+    assert (settings.home / "airflow" / "passwords.json").stat().st_mode & 0o077 == 0

@@ -75,6 +75,24 @@ class AirflowApi:
         value = answer["value"] if answer else None
         return value if isinstance(value, dict) else None
 
+    def waiting_requests(self, dag: str) -> list[Json]:
+        """Return the requests to people that wait for an answer: run_id, subject and url of each."""
+        path = f"/api/v2/dags/{dag}/dagRuns/~/hitlDetails?response_received=false&limit=100"
+        answer = self._find(f"{path}&state=awaiting_input")
+        found = [(item["task_instance"], item) for item in answer["hitl_details"]] if answer else []
+        return [
+            {
+                "run_id": task["dag_run_id"],
+                "subject": item["subject"],
+                "url": self.request_url(dag, task["dag_run_id"], task["task_id"]),
+            }
+            for task, item in found
+        ]
+
+    def request_url(self, dag: str, run_id: str, task: str) -> str:
+        """Return the page on which people answer a task's request."""
+        return f"{self.url}/dags/{dag}/runs/{quote(run_id, safe='')}/tasks/{task}/required_actions"
+
     def caused_by(self, dag: str, run_id: str) -> list[str]:
         """Return the ids of the runs whose asset events started this run."""
         answer = self._request("GET", f"{_run_path(dag, run_id)}/upstreamAssetEvents")

@@ -27,17 +27,24 @@ _INHERITED = re.compile(
 )
 
 
+def _roles(settings: Settings) -> dict[str, str]:
+    """Return the role of every user of Airflow; `admin` keeps its own."""
+    return {**settings.airflow_users, USER: "admin"}
+
+
 def password_file(settings: Settings) -> Path:
     """Return the file with the login of Airflow's UI."""
     return settings.home / "airflow" / "passwords.json"
 
 
-def password(settings: Settings) -> str:
-    """Return the password of user `admin`, made on first use and kept."""
+def password(settings: Settings, user: str = USER) -> str:
+    """Return the password of a user of Airflow, made on first use and kept."""
     path = password_file(settings)
-    if not path.is_file():
-        _write_private(path, json.dumps({USER: secrets.token_urlsafe(12)}))
-    return str(json.loads(path.read_text())[USER])
+    known: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+    if user not in known:
+        known[user] = secrets.token_urlsafe(12)
+        _write_private(path, json.dumps(known))
+    return known[user]
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
@@ -124,7 +131,8 @@ def _stamp(settings: Settings, name: str) -> Path:
 
 def write_airflow_config(settings: Settings) -> None:
     """Write `airflow.cfg`; its secrets are made once, or a restart would disown running tasks."""
-    password(settings)
+    for user in _roles(settings):
+        password(settings, user)  # Airflow would make one and write it into its log
     (settings.home / "mlflow").mkdir(parents=True, exist_ok=True)
     parser = configparser.RawConfigParser()
     parser.read_dict(_airflow_options(settings, _keys(settings)))
@@ -152,7 +160,9 @@ def _airflow_options(settings: Settings, keys: Mapping[str, str]) -> dict[str, d
             "parallelism": 8,
             "load_examples": False,
             "fernet_key": keys["fernet"],
-            "simple_auth_manager_users": f"{USER}:admin",
+            "simple_auth_manager_users": ",".join(
+                f"{user}:{role}" for user, role in _roles(settings).items()
+            ),
             "simple_auth_manager_passwords_file": password_file(settings),
             "execution_api_server_url": f"{url}/execution/",
             "min_serialized_dag_update_interval": 5,

@@ -16,6 +16,7 @@ from zdm_ml.pipeline.workspace import safe_run_id
 ENDED = {"success", "failed"}
 DONE = {"success", "skipped", "failed", "upstream_failed", "removed"}
 ACTIVE = {"running", "restarting", "up_for_retry", "deferred"}
+ASKING = "awaiting_input"
 PATIENCE_SECONDS = 150.0
 POLL_SECONDS = 1.0
 
@@ -59,6 +60,11 @@ class Snapshot:
         """The tasks that failed themselves."""
         return [task.name for task in self.tasks if task.state == "failed"]
 
+    @property
+    def asking(self) -> list[str]:
+        """The tasks that wait for a person's answer, which may take days."""
+        return [task.name for task in self.tasks if task.state == ASKING]
+
     def task(self, name: str) -> Task | None:
         """Return a task by name."""
         return next((task for task in self.tasks if task.name == name), None)
@@ -98,12 +104,12 @@ class Follower:
         self.latest: Snapshot | None = None
 
     def follow(self, dag: str, run_id: str) -> Snapshot:
-        """Return the run as it ended."""
+        """Return the run as it ended, or as it is once it waits for a person."""
         self.latest = Snapshot(dag, run_id, "queued")
         while True:
             self.latest = self.patiently(lambda: self._look(dag, run_id))
             self.view.show(self.latest)
-            if self.latest.state in ENDED:
+            if self.latest.state in ENDED or self.latest.asking:
                 return self.latest
             time.sleep(POLL_SECONDS)
 

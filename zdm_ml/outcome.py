@@ -43,15 +43,12 @@ class Outcome:
 
 def read_outcome(api: AirflowApi, run_id: str, promote_id: str | None) -> Outcome:
     """Ask Airflow for the results of a run's deciding tasks."""
-    promoted = None
-    if promote_id is not None:
-        promoted = api.result("promote", promote_id, "promote") or api.result(
-            "promote", promote_id, "gate"
-        )
+    tasks = ("promote", "approval", "gate") if promote_id is not None else ()
+    results = (api.result("promote", str(promote_id), task) for task in tasks)
     return Outcome(
         plan=api.result("retrain", run_id, "plan"),
         register=api.result("retrain", run_id, "register"),
-        promote=promoted,
+        promote=next((result for result in results if result is not None), None),
     )
 
 

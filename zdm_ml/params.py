@@ -136,7 +136,10 @@ class SelectParams:
 
 @dataclass(frozen=True)
 class PromoteParams:
-    """What stands in a mapping holds by profile; floors are balanced accuracies."""
+    """What stands in a mapping holds by profile; floors are balanced accuracies.
+
+    `approvers` are user ids of the orchestrator; they have `approval_hours` to answer.
+    """
 
     cost_tolerance: float
     escape_margins: dict[str, float]
@@ -144,6 +147,9 @@ class PromoteParams:
     min_castings: dict[str, int]
     floors: dict[str, float]
     perturbation_floors: dict[str, float]
+    require_approval: dict[str, bool]
+    approvers: list[str]
+    approval_hours: float
 
 
 @dataclass(frozen=True)
@@ -248,17 +254,7 @@ def _check_ranges(params: Params, source: str) -> None:
         "select.cost_margin: at least 0": params.select.cost_margin >= 0,
         "select.test_uses: at least 1": params.select.test_uses >= 1,
         "select.min_models: at least 1": params.select.min_models >= 1,
-        f"promote.min_castings: a number above 0 for profile {params.profile!r}": (
-            params.promote.min_castings.get(params.profile, 0) >= 1
-        ),
-        f"promote.floors and promote.perturbation_floors: one for profile {params.profile!r}": (
-            params.profile in params.promote.floors
-            and params.profile in params.promote.perturbation_floors
-        ),
-        f"promote.escape_margins: above 0, at most 1, for profile {params.profile!r}": (
-            0 < params.promote.escape_margins.get(params.profile, 0) <= 1
-        ),
-    }
+    } | _promotion_demands(params.promote, params.profile)
     for name, model in params.models.items():
         facts[f"models.{name}: no such model, only {known}"] = name in MODEL_NAMES
         for own in model.recipes:
@@ -269,3 +265,28 @@ def _check_ranges(params: Params, source: str) -> None:
     for demand, holds in facts.items():
         if not holds:
             raise ConfigError(f"{source}: {demand}", hint="correct the value")
+
+
+def _promotion_demands(promote: PromoteParams, profile: str) -> dict[str, bool]:
+    names = promote.approvers
+    return {
+        f"promote.min_castings: a number above 0 for profile {profile!r}": (
+            promote.min_castings.get(profile, 0) >= 1
+        ),
+        f"promote.floors and promote.perturbation_floors: one for profile {profile!r}": (
+            profile in promote.floors and profile in promote.perturbation_floors
+        ),
+        f"promote.escape_margins: above 0, at most 1, for profile {profile!r}": (
+            0 < promote.escape_margins.get(profile, 0) <= 1
+        ),
+        f"promote.require_approval: true or false for profile {profile!r}": (
+            profile in promote.require_approval
+        ),
+        # Airflow takes an empty list for "anybody".
+        "promote.approvers: at least one name, none empty, none twice": (
+            bool(names) and all(map(str.strip, names)) and len(set(names)) == len(names)
+        ),
+        "promote.approval_hours: above 0 and at most 8760, a year": (
+            0 < promote.approval_hours <= 8760
+        ),
+    }

@@ -12,6 +12,7 @@ from pathlib import Path
 from zdm_ml.errors import ConfigError
 
 HOST = "127.0.0.1"
+AIRFLOW_ROLES = ("viewer", "user", "op", "admin")
 REGISTERED_MODEL = "casting-inspector"
 EXPERIMENT = "casting-retraining"
 
@@ -21,7 +22,8 @@ class Settings:
     """`root` is the checkout, `home` the state folder (`.zdm/` of the main checkout).
 
     `inbox` is a folder or any URL that fsspec reads. This process is `rank` of the `world_size`
-    that `torchrun` started, and `local_rank` of those on this machine.
+    that `torchrun` started, and `local_rank` of those on this machine. `airflow_users` are roles by
+    login name, beside `admin`.
     """
 
     root: Path
@@ -36,6 +38,7 @@ class Settings:
     inbox: str
     intake_schedule: str
     gpu_slots: int
+    airflow_users: Mapping[str, str]
     run_id: str | None
     rank: int = 0
     local_rank: int = 0
@@ -57,7 +60,8 @@ def load_settings(environ: Mapping[str, str] | None = None, root: Path | None = 
 
     Variables: ZDM_ROOT, ZDM_HOME, ZDM_AIRFLOW_PORT, ZDM_MLFLOW_PORT, ZDM_INFERENCE_PORT,
     MLFLOW_TRACKING_URI, ZDM_STORE_URL, ZDM_WEIGHTS_DIR, ZDM_SCHEDULE, ZDM_INBOX,
-    ZDM_INTAKE_SCHEDULE, ZDM_GPU_SLOTS, ZDM_RUN_ID; RANK, LOCAL_RANK and WORLD_SIZE are torchrun's.
+    ZDM_INTAKE_SCHEDULE, ZDM_GPU_SLOTS, ZDM_AIRFLOW_USERS, ZDM_RUN_ID; RANK, LOCAL_RANK and
+    WORLD_SIZE are torchrun's.
     """
     env = os.environ if environ is None else environ
     root = (root or Path(env.get("ZDM_ROOT") or _find_root(Path.cwd()))).resolve()
@@ -78,6 +82,7 @@ def load_settings(environ: Mapping[str, str] | None = None, root: Path | None = 
         inbox=env.get("ZDM_INBOX") or str(home / "inbox"),
         intake_schedule=env.get("ZDM_INTAKE_SCHEDULE") or "*/15 * * * *",
         gpu_slots=max(1, _number(env, "ZDM_GPU_SLOTS", 1)),
+        airflow_users=_users(env.get("ZDM_AIRFLOW_USERS", "")),
         run_id=env.get("ZDM_RUN_ID") or None,
         **_place_among_processes(env),
     )
@@ -115,6 +120,19 @@ def _number(env: Mapping[str, str], key: str, default: int) -> int:
             f"{key}={text!r} is not a whole number", hint=f"unset {key} or correct it"
         )
     return int(text)
+
+
+def _users(text: str) -> dict[str, str]:
+    """Return roles by login name of `anna:user,ben:viewer`; without a role it is `user`."""
+    pairs = (word.strip().partition(":") for word in text.split(",") if word.strip())
+    users = {name: role or "user" for name, _, role in pairs}
+    for name, role in users.items():
+        if not name or role not in AIRFLOW_ROLES:
+            raise ConfigError(
+                f"ZDM_AIRFLOW_USERS: {name or 'a user without a name'} cannot have role {role!r}",
+                hint=f"write name:role, with role one of {', '.join(AIRFLOW_ROLES)}",
+            )
+    return users
 
 
 def _stack_ports(home: Path) -> dict[str, str]:

@@ -48,7 +48,10 @@ def main(folder: Path, asked: list[tuple[str, str, Any]]) -> None:
                     "slots": task.pool_slots,
                     "retries": task.retries,
                     "minutes": task.execution_timeout.total_seconds() / 60,
-                    "command": task.bash_command,
+                    "together": task.max_active_tis_per_dag,
+                    "command": getattr(task, "bash_command", ""),
+                    "defaults": getattr(task, "defaults", None),
+                    "fields": sorted(getattr(task, "serialized_params", {})),
                     "outlets": [outlet.name for outlet in task.outlets],
                 }
                 for task in dag.tasks

@@ -25,6 +25,8 @@ GOOD = [
     ("retrain", "note", "after the new mould; 100 % 'quoted' $(text)"),
     ("promote", "version", None),
     ("promote", "version", 3),
+    ("promote", "ask_approval", True),
+    ("retrain", "ask_approval", True),
 ]
 BAD = [
     ("retrain", "profile", "best"),
@@ -39,6 +41,8 @@ BAD = [
     ("retrain", "note", "x" * 501),
     ("promote", "version", 0),
     ("promote", "version", "champion"),
+    ("promote", "ask_approval", "no"),
+    ("promote", "ask_approval", None),
 ]
 FORBIDDEN = {"torch", "torchvision", "mlflow", "dvc", "PIL"}
 
@@ -134,10 +138,47 @@ def test_stage_settings_come_from_the_pipeline_file(parsed: dict[str, Any], proj
 def test_dag_makes_no_run_that_nobody_asked_for(parsed: dict[str, Any], dag: str) -> None:
     settings = parsed["dags"][dag]
 
-    assert settings["max_active_runs"] == 1
     assert not settings["catchup"]
     assert not settings["paused"]
     assert settings["start_date"] == "None"
+
+
+def test_a_promotion_that_waits_for_a_person_blocks_no_other(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["promote"]["tasks"]
+    runs = {name: dag["max_active_runs"] for name, dag in parsed["dags"].items()}
+
+    assert runs["promote"] > 1 == runs["retrain"] == runs["intake"]
+    assert tasks["approval"]["together"] is None
+    assert tasks["gate"]["together"] == tasks["promote"]["together"] == 1
+
+
+def test_a_person_is_asked_between_gate_and_promotion(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["promote"]["tasks"]
+
+    upstream = {name: task["upstream"] for name, task in tasks.items()}
+
+    assert upstream == {
+        "gate": [],
+        "approval": ["gate"],
+        "promote": ["approval"],
+        "verify_live": ["promote"],
+    }
+    # Skipped when nobody has to be asked: only then does the promotion follow a skipped task.
+    assert tasks["promote"]["trigger_rule"] == "none_failed"
+    assert tasks["verify_live"]["trigger_rule"] == "all_success"
+
+
+def test_no_answer_is_a_rejection_and_an_answer_takes_a_reason(parsed: dict[str, Any]) -> None:
+    approval = parsed["dags"]["promote"]["tasks"]["approval"]
+
+    assert approval["defaults"] == ["Reject"]
+    assert approval["fields"] == ["reason"]
+
+
+def test_only_the_package_that_was_looked_at_is_promoted(parsed: dict[str, Any]) -> None:
+    promote = parsed["dags"]["promote"]["tasks"]["promote"]
+
+    assert '--digest "$DIGEST"' in promote["command"]
 
 
 @pytest.mark.parametrize("dag", ["retrain", "promote", "intake"])

@@ -25,6 +25,8 @@ from zdm_ml.errors import PackageError, RegistryError
 from zdm_ml.files import sha256_file
 from zdm_ml.pipeline.plan import RunRecord
 from zdm_ml.registry import ledger
+from zdm_ml.registry.answers import record_answer
+from zdm_ml.registry.asking import approval_request
 from zdm_ml.registry.connection import connect
 from zdm_ml.registry.decision import Decision
 from zdm_ml.registry.finished import FinishedRun
@@ -86,6 +88,18 @@ class Foundry:
     def promote(self, version: str = "challenger", **options: Any) -> Decision:
         images = self.folder / "castings"
         return promote(self.settings, version, images_for=lambda _: images, **options)
+
+    def gate(self, version: str = "challenger", **options: Any) -> Decision:
+        images = self.folder / "castings"
+        return gate(self.settings, version, images_for=lambda _: images, **options)
+
+    def approve(self, checked: Decision) -> Decision:
+        """Approve what a gate looked at, as the person whom params.yaml names."""
+        assert checked.version and checked.digest
+        return record_answer(
+            self.settings, checked.version, "approve",
+            digest=checked.digest, champion=checked.champion, who="admin",
+        )  # fmt: skip
 
     def alias(self, name: str) -> str | None:
         found = by_alias(connect(self.server.uri), name)
@@ -259,7 +273,7 @@ def test_a_worse_challenger_leaves_the_champion_and_shows_figures(foundry: Found
     foundry.promote()
     worse = foundry.register(foundry.run(good=False))
 
-    seen = gate(foundry.settings, "2", images_for=lambda _: foundry.folder / "castings")
+    seen = foundry.gate("2")
     kept = foundry.promote()
 
     states = {check.name: check.state for check in kept.checks}
@@ -284,6 +298,7 @@ def test_the_gate_files_a_packet_with_the_run_and_with_the_version(foundry: Foun
 
 def test_a_demo_never_replaces_a_full_model(foundry: Foundry) -> None:
     foundry.register(foundry.run(profile="full"))
+    foundry.approve(foundry.gate())
     foundry.promote()
     foundry.register(foundry.run(profile="quick"))
 
@@ -292,6 +307,130 @@ def test_a_demo_never_replaces_a_full_model(foundry: Foundry) -> None:
     assert kept.decision == "kept"
     assert {c.name for c in kept.checks if c.state != "passed"} == {"profile"}
     assert "luna (demo)" in kept.reason
+
+
+def test_a_full_model_needs_an_approval_and_the_ledger_names_who_gave_it(foundry: Foundry) -> None:
+    foundry.register(foundry.run(profile="full"))
+    checked = foundry.gate()
+
+    request = approval_request(foundry.settings, checked, ask=False)
+    with pytest.raises(RegistryError, match="needs a person's approval"):
+        foundry.promote()
+    foundry.approve(checked)
+    promoted = foundry.promote("1", digest=checked.digest)
+
+    assert request is not None and request["approvers"] == ["admin"]
+    assert (checked.decision, promoted.decision) == ("promotable", "promoted")
+    assert promoted.reason.endswith("approved by admin")
+    assert promoted.checks[-1].value == "admin"
+    entries = ledger.read(ledger_path(foundry.settings))
+    assert [entry["action"] for entry in entries] == ["approve", "promote"]
+    assert (entries[0]["who"], entries[0]["digest"]) == ("admin", checked.digest)
+
+
+def test_a_demo_needs_an_approval_only_where_one_was_asked_for(foundry: Foundry) -> None:
+    foundry.register(foundry.run())
+    checked = foundry.gate()
+
+    assert approval_request(foundry.settings, checked, ask=False) is None
+    assert approval_request(foundry.settings, checked, ask=True) is not None
+    with pytest.raises(RegistryError, match="needs a person's approval"):
+        foundry.promote(approved=True)
+    assert foundry.promote().decision == "promoted"
+
+
+def test_nobody_is_asked_about_what_the_gate_refuses(foundry: Foundry) -> None:
+    foundry.register(foundry.run())
+    foundry.promote()
+    foundry.register(foundry.run(good=False))
+
+    kept, same = foundry.gate(), foundry.gate("1")
+
+    assert (kept.decision, same.decision) == ("kept", "unchanged")
+    assert approval_request(foundry.settings, kept, ask=True) is None
+    assert approval_request(foundry.settings, same, ask=True) is None
+
+
+def test_an_approval_of_another_package_promotes_nothing(foundry: Foundry) -> None:
+    version = foundry.register(foundry.run(profile="full")).version
+    checked = foundry.gate()
+    foundry.approve(replace(checked, digest="0" * 64))
+
+    with pytest.raises(RegistryError, match=r"in the registry, not 000000000000"):
+        foundry.promote()
+    with pytest.raises(RegistryError, match=r"in the registry, not 111111111111"):
+        foundry.promote(str(version), digest="1" * 64)
+
+    assert foundry.alias("champion") is None
+
+
+def test_an_approval_that_a_newer_champion_overtook_is_recorded_as_superseded(
+    foundry: Foundry,
+) -> None:
+    older, newer = foundry.run(), foundry.run(seed=1)
+    foundry.register(older)
+    waiting = foundry.gate()
+    foundry.register(newer)
+    foundry.promote("2")
+    foundry.approve(waiting)
+
+    late = foundry.promote("1", digest=waiting.digest, approved=True)
+
+    assert (late.decision, late.alias, foundry.alias("champion")) == ("superseded", None, "2")
+    last = ledger.read(ledger_path(foundry.settings))[-1]
+    assert (last["action"], last["from"], last["to"]) == ("supersede", "2", "1")
+    assert "by admin is superseded" in last["reason"]
+    with pytest.raises(RegistryError, match="needs a person's approval"):
+        foundry.promote("1", approved=True)
+
+
+def test_a_champion_that_changes_during_the_check_supersedes_the_approval(
+    foundry: Foundry,
+) -> None:
+    for seed in (0, 1):
+        foundry.register(foundry.run(seed=seed))
+    foundry.approve(foundry.gate("1"))
+    images = foundry.folder / "castings"
+
+    def overtaken(_: str) -> Path:
+        if foundry.alias("champion") is None:
+            foundry.promote("2")
+        return images
+
+    late = promote(foundry.settings, "1", images_for=overtaken, approved=True)
+
+    assert (late.decision, foundry.alias("champion")) == ("superseded", "2")
+
+
+def test_a_rejection_withdraws_an_approval_and_each_counts_once(foundry: Foundry) -> None:
+    for seed in (0, 1):
+        foundry.register(foundry.run(seed=seed))
+    checked = foundry.gate("1")
+    foundry.approve(checked)
+    record_answer(
+        foundry.settings, "1", "reject", digest=str(checked.digest), champion=None, who="admin"
+    )
+    with pytest.raises(RegistryError, match="needs a person's approval"):
+        foundry.promote("1", approved=True)
+
+    foundry.approve(checked)
+    foundry.promote("1", approved=True)
+    foundry.promote("2")
+    rollback(foundry.settings, timeout=0)
+
+    assert foundry.alias("champion") == "1"
+    with pytest.raises(RegistryError, match="needs a person's approval"):
+        foundry.promote("2", again=True, approved=True)
+
+
+def test_a_rolled_back_version_can_be_asked_about_again(foundry: Foundry) -> None:
+    for seed in (0, 1):
+        foundry.register(foundry.run(seed=seed))
+        foundry.promote()
+    rollback(foundry.settings, timeout=0)
+
+    assert foundry.gate("2").decision == "kept"
+    assert foundry.gate("2", again=True).decision == "promotable"
 
 
 def test_leaky_figures_of_a_full_model_are_tagged_and_never_promoted(foundry: Foundry) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from zdm_ml.pipeline.dvcfile import Pipeline, Stage
-from zdm_ml.pipeline.plan import stale_stages
+from zdm_ml.pipeline.plan import hash_params, stale_stages
 
 
 def _stage(name: str, deps: tuple[str, ...], outs: tuple[str, ...], *upstream: str) -> Stage:
@@ -56,3 +56,12 @@ def test_a_deleted_dep_that_no_stage_makes_is_a_change() -> None:
     status = {"split": [{"changed deps": {"data": "deleted"}}]}
 
     assert stale_stages(PIPELINE, status, LOCKED) == {"split", "train", "select"}
+
+
+def test_who_may_approve_makes_no_other_model() -> None:
+    values = {"seed": 1, "promote": {"approvers": ["anna"]}}
+
+    known = hash_params(values)
+
+    assert hash_params(values | {"promote": {"approvers": ["ben"]}}) == known
+    assert hash_params(values | {"seed": 2}) != known

@@ -1,9 +1,9 @@
-"""`zdm register`, `gate`, `promote`, `rollback`, `verify-live`: the effects on the registry."""
+"""`zdm register`, `gate`, `approval`, `promote`, `rollback`, `verify-live`: registry effects."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print the decision as one line of JSON.")]
 Version = Annotated[str, typer.Argument(help="A version's number or alias.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds the server may take to follow.")]
+Again = Annotated[bool, typer.Option(help="Let a rolled back version in again.")]
 
 NOT_ELIGIBLE = 3
 """Exit code of a registration that will be refused however often it is tried."""
@@ -47,25 +48,82 @@ def register(
 
 
 @app.command()
-def gate(version: Version = "challenger", json: Json = False) -> None:
-    """Check a version against the champion; nothing moves."""
+def gate(
+    version: Version = "challenger",
+    again: Again = False,
+    ask: Annotated[
+        bool, typer.Option(help="Ask for an approval even where params.yaml demands none.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Check a version against the champion; nothing moves. JSON: `approval` is what to ask whom."""
+    from zdm_ml.registry.asking import approval_request
     from zdm_ml.registry.promotion import gate as examine_version
 
     settings = load_settings()
-    _answer(examine_version(settings, version, images_for=_images(settings)), json)
+    decision = examine_version(settings, version, images_for=_images(settings), again=again)
+    _answer(decision, json, approval=approval_request(settings, decision, ask=ask))
+
+
+@app.command()
+def approval(
+    version: Annotated[str, typer.Argument(help="The number of the version that was checked.")],
+    answer: Annotated[
+        Literal["ask", "approve", "reject"], typer.Argument(help="ask: a request was made.")
+    ],
+    digest: Annotated[str, typer.Option(help="The package that was looked at.")],
+    champion: Annotated[
+        str, typer.Option(help="The version it was compared with; empty: there was none.")
+    ] = "",
+    who: Annotated[str, typer.Option(help="The user id of the person who answered.")] = "",
+    name: Annotated[str, typer.Option(help="That person's name, if it is not the id.")] = "",
+    reason: Annotated[str, typer.Option(help="What the person wrote.")] = "",
+    json: Json = False,
+) -> None:
+    """Write into the ledger what a person answered to DAG `promote`, which calls this."""
+    from zdm_ml.registry.answers import record_answer
+
+    decision = record_answer(
+        load_settings(),
+        version,
+        answer,
+        digest=digest,
+        champion=champion or None,
+        who=who or None,
+        name=name,
+        reason=reason,
+    )
+    _answer(decision, json)
 
 
 @app.command()
 def promote(
     version: Version = "challenger",
-    again: Annotated[bool, typer.Option(help="Let a rolled back version in again.")] = False,
+    again: Again = False,
+    digest: Annotated[
+        str | None, typer.Option(help="Refuse if the version is another package than this.")
+    ] = None,
+    approved: Annotated[
+        bool, typer.Option(help="Refuse unless the ledger holds a person's approval.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Make a version champion if it passes the gate; a worse one leaves the champion, exit 0."""
+    """Make a version champion if it passes the gate; a worse one leaves the champion, exit 0.
+
+    Profiles that params.yaml lists under promote.require_approval need --approved's approval anyway.
+    """
     from zdm_ml.registry.promotion import promote as promote_version
 
     settings = load_settings()
-    _answer(promote_version(settings, version, images_for=_images(settings), again=again), json)
+    decision = promote_version(
+        settings,
+        version,
+        images_for=_images(settings),
+        again=again,
+        digest=digest,
+        approved=approved,
+    )
+    _answer(decision, json)
 
 
 @app.command()

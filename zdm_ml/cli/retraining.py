@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zdm_ml.cli.app import console
 from zdm_ml.cli.board import board_table
 from zdm_ml.cli.progress import make_view
-from zdm_ml.cli.stack import read_champion, say, say_urls, title
+from zdm_ml.cli.stack import read_champion, say, say_requests, say_urls, title
 from zdm_ml.errors import StackError
 from zdm_ml.evaluation.report import casting_bounds, leak_warning
 from zdm_ml.follow import Follower
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def retrain_and_promote(settings: Settings, api: AirflowApi, profile: str, before: Counts) -> None:
-    """Start a retraining, follow it to the live answer; a failed run raises `StackError`."""
+    """Start a retraining, follow it to the live answer; a failed run raises `StackError`.
+
+    A promotion that waits for a person is left waiting.
+    """
     _wait_for_dags(api)
     with make_view(console) as view:
         follower = Follower(api, settings.home / "progress", view)
@@ -40,12 +43,16 @@ def retrain_and_promote(settings: Settings, api: AirflowApi, profile: str, befor
     )
     _say_outcome(settings, run_id, outcome, before, count_entries(settings.mlflow_uri))
     for ended in (retrain, promote):
-        if ended is not None and ended.state != "success":
+        if ended is not None and ended.state == "failed":
             raise StackError(
                 f"{ended.dag} run {ended.run_id} failed in {', '.join(ended.failed) or 'a task'}",
                 hint=f"read the task's log at {settings.airflow_url}/dags/{ended.dag}",
             )
-    _say_live(settings, run_id)
+    waiting = follower.patiently(lambda: api.waiting_requests("promote"))
+    say_requests(waiting)
+    # The first version of all may be among those that wait: then nothing is live yet.
+    if read_champion(settings) is not None or not waiting:
+        _say_live(settings, run_id)
     say_urls(settings)
 
 

@@ -48,6 +48,7 @@ def status(
         "urls": urls(settings),
         "champion": read_champion(settings),
         "last_run": _last_run(settings),
+        "requests": _requests(settings),
     }
     if as_json:
         emit(content)
@@ -58,6 +59,7 @@ def status(
         say_urls(settings)
     say(f"champion    {title(content['champion'])}")
     say(f"last run    {_words(content['last_run'])}")
+    say_requests(content["requests"])
 
 
 @app.command()
@@ -149,6 +151,12 @@ def say_urls(settings: Settings) -> None:
         say(f"  {name:10}{url}{login}")
 
 
+def say_requests(requests: list[dict[str, Any]]) -> None:
+    """Print what waits for a person, and where the answer is given."""
+    for request in requests:
+        say(f"waits for a person: {request['subject']} Approve or reject: {request['url']}")
+
+
 def read_champion(settings: Settings) -> dict[str, str] | None:
     """Return the champion, or None where there is none or the registry does not answer."""
     from zdm_ml.registry.glance import champion_summary
@@ -167,6 +175,15 @@ def _last_run(settings: Settings) -> dict[str, Any] | None:
         return last_run(airflow_api(settings, timeout=5))
     except ZdmError:
         return None
+
+
+def _requests(settings: Settings) -> list[dict[str, Any]]:
+    from zdm_ml.airflow_api import airflow_api
+
+    try:
+        return airflow_api(settings, timeout=5).waiting_requests("promote")
+    except ZdmError:
+        return []
 
 
 def title(champion: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def plan_run(settings: Settings, request: RunRequest) -> RunRecord:
         data_md5=version.md5,
         data_version=version.commit,
         git_commit=head_commit(workspace.path),
-        params_hash=sha256_json(values),
+        params_hash=hash_params(values),
         seed=values["seed"],
         force=request.force,
         note=request.note,
@@ -108,6 +108,15 @@ def plan_run(settings: Settings, request: RunRequest) -> RunRecord:
     )
     write_record(workspace, record)
     return record
+
+
+def hash_params(values: Mapping[str, Any]) -> str:
+    """Return the hash of what params.yaml says of the model itself.
+
+    Without section `promote`: who may approve decides nothing about a model, which stays the same
+    version.
+    """
+    return sha256_json({key: value for key, value in values.items() if key != "promote"})
 
 
 def _write_params(path: Path, request: RunRequest) -> None:

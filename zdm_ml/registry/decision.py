@@ -22,7 +22,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """The answer of register, promote and rollback; `alias` is where the version stands now."""
+    """The answer of register, promote and rollback; `alias` is where the version stands now.
+
+    `digest` is the package that was looked at, `champion` the version it was compared with.
+    """
 
     version: str | None
     alias: str | None
@@ -30,6 +33,8 @@ class Decision:
     reason: str
     checks: tuple[Check, ...] = ()
     run_id: str | None = None
+    digest: str | None = None
+    champion: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the stable keys of the machine-readable output."""

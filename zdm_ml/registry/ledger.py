@@ -27,8 +27,13 @@ def append(
     new: str | None,
     reason: str,
     checks: Sequence[Check] = (),
+    who: str | None = None,
+    digest: str | None = None,
 ) -> None:
-    """Add a line and flush it to disk; callers hold the promotion lock."""
+    """Add a line and flush it to disk; callers hold the promotion lock.
+
+    `who` is the person who decided, this process's user unless given; `digest` the package.
+    """
     entry = {
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "action": action,
@@ -36,7 +41,8 @@ def append(
         "to": new,
         "reason": reason,
         "checks": [asdict(item) for item in checks],
-        "who": _who(),
+        "who": who or _who(),
+        "digest": digest,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:

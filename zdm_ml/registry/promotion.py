@@ -9,19 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from filelock import FileLock
 
 from zdm_ml.errors import RegistryError
-from zdm_ml.params import Params, parse_params
-from zdm_ml.pipeline.commands import git
-from zdm_ml.registry import ledger
+from zdm_ml.registry import ledger, verdicts
+from zdm_ml.registry.approval import approval_check, check_digest, standing_approval
 from zdm_ml.registry.connection import connect, registry_errors
 from zdm_ml.registry.decision import Check, Decision, unmet
 from zdm_ml.registry.evidence import Contest, ImagesFor, examine
 from zdm_ml.registry.filing import file_packet, leaderboard_of, reuse_of
-from zdm_ml.registry.gate import Policy, explain
 from zdm_ml.registry.packet import FOLDER, write_packet
+from zdm_ml.registry.policy import approval_policy, committed_params, policy_for
 from zdm_ml.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -29,6 +27,7 @@ from zdm_ml.registry.versions import (
     ROLLED_BACK,
     VersionInfo,
     by_alias,
+    by_number,
     resolve,
 )
 from zdm_ml.settings import REGISTERED_MODEL, Settings, make_home
@@ -36,76 +35,50 @@ from zdm_ml.settings import REGISTERED_MODEL, Settings, make_home
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SHOWN = ("escapes", "cost", "balanced_accuracy")
+ACTIONS = {"promoted": "promote", "kept": "keep", "superseded": "supersede"}
+"""What the ledger calls a decision."""
 ATTEMPTS = 3
 """How often the gate is repeated when another promotion moved the champion meanwhile."""
 
 
-def committed_params(root: Path) -> Params:
-    """Return params.yaml as committed in the checkout."""
-    return parse_params(yaml.safe_load(git(root, "show", "HEAD:params.yaml")), "params.yaml")
-
-
-def policy_for(root: Path, profile: str) -> Policy:
-    """Return the limits of the committed params.yaml for a model of `profile`.
-
-    What is not committed does not count: `zdm profile smoke` must not lower the gate for full
-    models.
-    """
-    params = committed_params(root)
-    promote = params.promote
-    return Policy(
-        # A profile without a floor has no business in production.
-        floor=promote.floors.get(profile, 1.0),
-        perturbation_floor=promote.perturbation_floors.get(profile, 1.0),
-        min_castings=promote.min_castings.get(profile, max(promote.min_castings.values())),
-        escape_margin=promote.escape_margins.get(profile, min(promote.escape_margins.values())),
-        slice_margin=promote.slice_margin,
-        cost_tolerance=promote.cost_tolerance,
-        cost=params.cost,
-        confidence=params.evaluate.confidence,
-        resamples=params.evaluate.resamples,
-    )
-
-
-def gate(settings: Settings, wanted: str, *, images_for: ImagesFor) -> Decision:
+def gate(
+    settings: Settings, wanted: str, *, images_for: ImagesFor, again: bool = False
+) -> Decision:
     """Return what the gate says of a version, without moving anything."""
     client = connect(settings.mlflow_uri)
-    with registry_errors(settings.mlflow_uri, "asking for the versions"):
-        challenger, champion = resolve(client, wanted), by_alias(client, CHAMPION)
+    challenger, champion = _opponents(settings, client, wanted, again=again)
     if champion is not None and champion.version == challenger.version:
-        return _unchanged(champion)
+        return verdicts.unchanged(champion)
     checks = _examine(settings, client, challenger, champion, images_for)
-    if unmet(checks):
-        return _kept(challenger, champion, checks)
-    return Decision(
-        challenger.version,
-        None,
-        "promotable",
-        f"{challenger.title} passes",
-        tuple(checks),
-        challenger.run_id,
-    )
+    said = verdicts.kept if unmet(checks) else verdicts.promotable
+    return said(challenger, champion, checks)
 
 
 def promote(
-    settings: Settings, wanted: str, *, images_for: ImagesFor, again: bool = False
+    settings: Settings,
+    wanted: str,
+    *,
+    images_for: ImagesFor,
+    again: bool = False,
+    digest: str | None = None,
+    approved: bool = False,
 ) -> Decision:
     """Make a version champion if the gate lets it; otherwise the champion is kept.
 
-    `again` lets a version back in that was rolled back. The alias moves under a lock, and only
-    if the champion is still the one that the gate compared with.
+    `again` lets a version back in that was rolled back. Only the package `digest` is promoted,
+    where one is given, and with `approved`, or where params.yaml demands it, only what the ledger
+    holds an approval of. The alias moves under a lock, and only if the champion is still the one
+    that the gate compared with.
     """
     client = connect(settings.mlflow_uri)
     for _ in range(ATTEMPTS):
-        with registry_errors(settings.mlflow_uri, "asking for the versions"):
-            challenger, champion = resolve(client, wanted), by_alias(client, CHAMPION)
-        if again:
-            challenger = replace(challenger, rolled_back=False)
+        challenger, champion = _opponents(settings, client, wanted, again=again)
+        check_digest(challenger, digest)
         if champion is not None and champion.version == challenger.version:
             return _confirm(settings, champion)
         checks = _examine(settings, client, challenger, champion, images_for)
-        decision = _conclude(settings, client, challenger, champion, checks)
+        needed = approved or approval_policy(settings.root).requires(challenger.profile)
+        decision = _conclude(settings, client, challenger, champion, checks, approval_needed=needed)
         if decision is not None:
             return decision
     raise RegistryError(
@@ -142,6 +115,14 @@ def move_champion(client: MlflowClient, old: VersionInfo | None, new: VersionInf
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, new.version)
 
 
+def _opponents(
+    settings: Settings, client: MlflowClient, wanted: str, *, again: bool
+) -> tuple[VersionInfo, VersionInfo | None]:
+    with registry_errors(settings.mlflow_uri, "asking for the versions"):
+        challenger, champion = resolve(client, wanted), by_alias(client, CHAMPION)
+    return (replace(challenger, rolled_back=False) if again else challenger), champion
+
+
 def _examine(
     settings: Settings,
     client: MlflowClient,
@@ -175,30 +156,51 @@ def _conclude(
     challenger: VersionInfo,
     champion: VersionInfo | None,
     checks: Sequence[Check],
+    *,
+    approval_needed: bool,
 ) -> Decision | None:
     """Move the alias or keep it, and write it down; None when the champion has changed."""
+    path = ledger_path(settings)
     with promotion_lock(settings):
         holder = by_alias(client, CHAMPION)
         if (holder and holder.version) != (champion and champion.version):
             return None
-        promoted = not unmet(checks)
-        decision = (
-            _promoted(challenger, champion, checks)
-            if promoted
-            else _kept(challenger, champion, checks)
-        )
-        if promoted:
+        decision = _decide(path, challenger, champion, checks, approval_needed=approval_needed)
+        if decision.decision == "promoted":
+            check_digest(by_number(client, challenger.version), challenger.package_digest)
             move_champion(client, champion, challenger)
             client.delete_model_version_tag(REGISTERED_MODEL, challenger.version, ROLLED_BACK)
         ledger.append(
-            ledger_path(settings),
-            action="promote" if promoted else "keep",
-            old=champion.version if champion else None,
+            path,
+            action=ACTIONS[decision.decision],
+            old=decision.champion,
             new=challenger.version,
             reason=decision.reason,
-            checks=checks,
+            checks=decision.checks,
+            digest=challenger.package_digest,
         )
     return decision
+
+
+def _decide(
+    path: Path,
+    challenger: VersionInfo,
+    champion: VersionInfo | None,
+    checks: Sequence[Check],
+    *,
+    approval_needed: bool,
+) -> Decision:
+    """Weigh the gate's checks and the approval; one that is needed and missing is an error."""
+    if not approval_needed:
+        said = verdicts.kept if unmet(checks) else verdicts.promoted
+        return said(challenger, champion, checks)
+    approval = standing_approval(ledger.read(path), challenger.version)
+    if approval is not None and approval.champion != (champion and champion.version):
+        return verdicts.superseded(challenger, champion, approval, checks)
+    if unmet(checks):
+        return verdicts.kept(challenger, champion, checks)
+    proof = approval_check(approval, challenger)
+    return verdicts.promoted(challenger, champion, [*checks, proof])
 
 
 def _confirm(settings: Settings, champion: VersionInfo) -> Decision:
@@ -214,37 +216,4 @@ def _confirm(settings: Settings, champion: VersionInfo) -> Decision:
                 new=champion.version,
                 reason="found as champion; the line of its promotion was missing",
             )
-    return _unchanged(champion)
-
-
-def _unchanged(champion: VersionInfo) -> Decision:
-    reason = f"{champion.title} is the champion already"
-    return Decision(champion.version, CHAMPION, "unchanged", reason, (), champion.run_id)
-
-
-def _promoted(
-    challenger: VersionInfo, champion: VersionInfo | None, checks: Sequence[Check]
-) -> Decision:
-    replaced = f"replaces {champion.title}" if champion else "is the first champion"
-    reason = f"{challenger.title} {replaced}: {_figures(checks)}"
-    return Decision(
-        challenger.version, CHAMPION, "promoted", reason, tuple(checks), challenger.run_id
-    )
-
-
-def _kept(
-    challenger: VersionInfo, champion: VersionInfo | None, checks: Sequence[Check]
-) -> Decision:
-    kept = f"champion kept ({champion.title})" if champion else "no champion yet"
-    reason = f"{kept}; {challenger.title} not promoted: {explain(checks)}"
-    return Decision(challenger.version, None, "kept", reason, tuple(checks), challenger.run_id)
-
-
-def _figures(checks: Sequence[Check]) -> str:
-    named = {item.name: item for item in checks}
-    shown = [named[name] for name in SHOWN if name in named]
-    return ", ".join(
-        f"{item.name} {item.value:.4g} (limit {item.limit:.4g})"
-        for item in shown
-        if isinstance(item.value, int | float) and isinstance(item.limit, int | float)
-    )
+    return verdicts.unchanged(champion)

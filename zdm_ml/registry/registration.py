@@ -18,7 +18,7 @@ from zdm_ml.registry.decision import Check, Decision, check
 from zdm_ml.registry.finished import FinishedRun, describe, parent_params, parent_tags
 from zdm_ml.registry.naming import display_name, leak_tags
 from zdm_ml.registry.package import Package
-from zdm_ml.registry.promotion import committed_params
+from zdm_ml.registry.policy import committed_params
 from zdm_ml.registry.publication import publish
 from zdm_ml.registry.reuse import TEST_SET, count_uses, digest_of_test_castings
 from zdm_ml.registry.runs import end_parent, ensure_parent, ensure_run

@@ -1,0 +1,79 @@
+"""A person's answer to a request for approval, as a line of the ledger."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from zdm_ml.errors import RegistryError
+from zdm_ml.registry import ledger
+from zdm_ml.registry.approval import APPROVE, ASK, NOBODY, REJECT, Answer
+from zdm_ml.registry.decision import Decision
+from zdm_ml.registry.policy import ApprovalPolicy, approval_policy
+from zdm_ml.registry.promotion import ledger_path, promotion_lock
+from zdm_ml.settings import Settings
+
+DECISIONS = {ASK: "waiting", APPROVE: "approved", REJECT: "rejected"}
+
+
+def record_answer(
+    settings: Settings,
+    version: str,
+    answer: Answer,
+    *,
+    digest: str,
+    champion: str | None,
+    who: str | None = None,
+    name: str = "",
+    reason: str = "",
+) -> Decision:
+    """Write a line: that a request was made, or who answered it and how.
+
+    `who` is the user id that must be among the approvers, None for the request itself; `nobody`
+    can only reject. `champion` is the version that the approvers saw in the comparison.
+    """
+    policy = approval_policy(settings.root)
+    if answer != ASK:
+        _check_person(who, answer, policy)
+    person = f"{name} ({who})" if who and name and name != who else who
+    said = _sentence(version, answer, champion, person, reason.strip(), policy)
+    with promotion_lock(settings):
+        ledger.append(
+            ledger_path(settings),
+            action=answer,
+            old=champion,
+            new=version,
+            reason=said,
+            who=person,
+            digest=digest,
+        )
+    return Decision(version, None, DECISIONS[answer], said, digest=digest, champion=champion)
+
+
+def _check_person(who: str | None, answer: Answer, policy: ApprovalPolicy) -> None:
+    if who in policy.approvers or (who == NOBODY and answer == REJECT):
+        return
+    raise RegistryError(
+        f"{who or 'nobody'} may not {answer}: promote.approvers names {', '.join(policy.approvers)}",
+        hint="let one of them answer, or commit another list in params.yaml",
+    )
+
+
+def _sentence(
+    version: str,
+    answer: Answer,
+    champion: str | None,
+    person: str | None,
+    text: str,
+    policy: ApprovalPolicy,
+) -> str:
+    because = f": {text}" if text else ""
+    if answer == ASK:
+        until = dt.datetime.now(dt.UTC) + dt.timedelta(hours=policy.hours)
+        names = " or ".join(policy.approvers)
+        return f"version {version} waits for {names}, until {until:%Y-%m-%d %H:%M} UTC"
+    if answer == APPROVE:
+        return f"version {version} approved by {person}{because}"
+    stays = f"champion kept (version {champion})" if champion else "no champion yet"
+    if person == NOBODY:
+        return f"{stays}; version {version} rejected: nobody answered in time"
+    return f"{stays}; version {version} rejected by {person}{because}"
