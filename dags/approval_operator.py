@@ -21,6 +21,13 @@ ASK_APPROVAL = Param(
     description="Ask a person before the promotion even where params.yaml "
     "(promote.require_approval) demands none. Where it does, a person is asked anyway.",
 )
+REASON = Param(
+    None,
+    type=["null", "string"],
+    format="multiline",
+    maxLength=500,
+    description="Why? Kept in the ledger with your name.",
+)
 
 
 class PromotionApproval(ApprovalOperator):
@@ -30,17 +37,9 @@ class PromotionApproval(ApprovalOperator):
     """
 
     def __init__(self, *, gate: str, **kwargs: Any):
-        reason = Param(
-            None,
-            type=["null", "string"],
-            format="multiline",
-            maxLength=500,
-            description="Why? Kept in the ledger with your name.",
-        )
         super().__init__(
             subject="Promote?",
             defaults=[self.REJECT],
-            params={"reason": reason},
             # In the place of what gate's answer says; without it execution_timeout would count.
             response_timeout=timedelta(hours=1),
             **kwargs,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Asset, Param
-from approval_operator import ASK_APPROVAL, PromotionApproval
+from approval_operator import ASK_APPROVAL, REASON, PromotionApproval
 from stage_operator import CommandOperator, retrying
 
 CHALLENGER = Asset("casting-inspector-challenger")
@@ -75,6 +75,7 @@ with DAG(
     approval = PromotionApproval(
         task_id="approval",
         gate="gate",
+        params={"reason": REASON},
         execution_timeout=timedelta(minutes=10),
         **retrying(2),
     )

@@ -76,7 +76,7 @@ class AirflowApi:
         return value if isinstance(value, dict) else None
 
     def waiting_requests(self, dag: str) -> list[Json]:
-        """Return the requests to people that wait for an answer: run_id, subject and url of each."""
+        """Return run_id, subject and url of each request to people that waits for an answer."""
         path = f"/api/v2/dags/{dag}/dagRuns/~/hitlDetails?response_received=false&limit=100"
         answer = self._find(f"{path}&state=awaiting_input")
         found = [(item["task_instance"], item) for item in answer["hitl_details"]] if answer else []

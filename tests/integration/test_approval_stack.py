@@ -164,7 +164,7 @@ def git(root: Path, *arguments: str) -> None:
     subprocess.run(["git", *arguments], cwd=root, check=True)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 240.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 400.0) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(StackError):

@@ -117,7 +117,7 @@ def test_the_request_shows_what_is_decided() -> None:
     assert "(http://mlflow/#/models/casting-inspector/versions/2)" in text
     assert "| escapes | passed | 0 | 1 |" in text
     assert "| cost_per_image | passed | 0.01235 |  |" in text
-    assert "if it holds and version 1 still is champion" in text
+    assert "if it holds and version 1 is still champion" in text
     assert "within 48 hours" in text
     assert "anna, ben" in text
 
@@ -128,7 +128,7 @@ def test_a_first_champion_is_announced_as_one() -> None:
     text = request_text(decision, version("2"), None, POLICY, "http://mlflow")
 
     assert "would be the first champion" in text
-    assert "there still is none" in text
+    assert "if it holds and there is still no champion" in text
 
 
 def test_an_unlisted_profile_needs_an_approval() -> None:

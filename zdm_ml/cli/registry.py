@@ -110,7 +110,7 @@ def promote(
 ) -> None:
     """Make a version champion if it passes the gate; a worse one leaves the champion, exit 0.
 
-    Profiles that params.yaml lists under promote.require_approval need --approved's approval anyway.
+    Where params.yaml demands an approval (promote.require_approval), --approved is implied.
     """
     from zdm_ml.registry.promotion import promote as promote_version
 

@@ -52,8 +52,9 @@ def record_answer(
 def _check_person(who: str | None, answer: Answer, policy: ApprovalPolicy) -> None:
     if who in policy.approvers or (who == NOBODY and answer == REJECT):
         return
+    named = ", ".join(policy.approvers)
     raise RegistryError(
-        f"{who or 'nobody'} may not {answer}: promote.approvers names {', '.join(policy.approvers)}",
+        f"{who or NOBODY} may not {answer}: promote.approvers names {named}",
         hint="let one of them answer, or commit another list in params.yaml",
     )
 

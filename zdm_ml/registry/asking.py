@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from zdm_ml.registry.connection import connect, registry_errors
@@ -41,7 +42,11 @@ def request_text(
 ) -> str:
     """Return the request as Markdown: the version, the gate's checks, what each answer does."""
     replaced = f"replace **{champion.title}**" if champion else "be the first champion"
-    still = f"version {champion.version} still is champion" if champion else "there still is none"
+    still = (
+        f"version {champion.version} is still champion"
+        if champion
+        else "there is still no champion"
+    )
     link = f"{mlflow_uri}/#/models/{REGISTERED_MODEL}/versions/{challenger.version}"
     facts = {
         "in MLflow": f"[{REGISTERED_MODEL}, version {challenger.version}]({link})",
@@ -64,14 +69,14 @@ def request_text(
             "",
             *_table(("check", "state", "value", "limit"), checks),
             "",
-            f"**Approve**: the gate is asked again, and `champion` moves to exactly this package if "
+            "**Approve**: the gate is asked again, and `champion` moves to exactly this package if "
             f"it holds and {still}. **Reject**, or no answer within {policy.hours:g} hours: the "
             f"champion stays. May answer: {', '.join(policy.approvers)}.",
         ]
     )
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     lines = [head, ("---",) * len(head), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
 
