@@ -93,6 +93,19 @@ class EvaluateParams:
 
 
 @dataclass(frozen=True)
+class SaliencyParams:
+    """Counts of 0 switch a measure off; `tolerance` is a share of the image's side."""
+
+    castings: int
+    floor: float
+    tolerance: float
+    threshold: float
+    images: int
+    steps: int
+    maps: int
+
+
+@dataclass(frozen=True)
 class LatencyParams:
     warmup: int
     repeats: int
@@ -124,6 +137,7 @@ class Params:
     models: dict[str, ModelParams]
     cost: CostParams
     evaluate: EvaluateParams
+    saliency: SaliencyParams
     latency: LatencyParams
     select: SelectParams
     promote: PromoteParams
@@ -181,7 +195,7 @@ def parse_params(raw: Any, source: str) -> Params:
 
 
 def _check_ranges(params: Params, source: str) -> None:
-    split = params.split
+    split, saliency = params.split, params.saliency
     held_out = split.val + split.calibration + split.test
     known, recipes = ", ".join(MODEL_NAMES), ", ".join(get_args(RecipeName))
     facts = {
@@ -197,6 +211,14 @@ def _check_ranges(params: Params, source: str) -> None:
         "split.fold: at least 0 and below split.folds": 0 <= split.fold < split.folds,
         "evaluate.confidence: above 0.5 and below 1": 0.5 < params.evaluate.confidence < 1,
         "evaluate.resamples: at least 100": params.evaluate.resamples >= 100,
+        "saliency.castings, saliency.images and saliency.maps: at least 0": (
+            min(saliency.castings, saliency.images, saliency.maps) >= 0
+        ),
+        "saliency.floor and saliency.threshold: above 0 and at most 1": (
+            0 < saliency.floor <= 1 and 0 < saliency.threshold <= 1
+        ),
+        "saliency.tolerance: at least 0 and below 1": 0 <= saliency.tolerance < 1,
+        "saliency.steps: at least 2": saliency.steps >= 2,
         "train.views: at least 1": params.train.views >= 1,
         f"recipes: exactly {recipes}": set(params.recipes) == set(get_args(RecipeName)),
         "cost.overkill_weight: at least 0": params.cost.overkill_weight >= 0,
