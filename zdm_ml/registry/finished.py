@@ -26,6 +26,7 @@ ARTIFACTS = (
     "scores.csv",
     "castings.csv",
     "robustness.csv",
+    "saliency.json",
 )
 
 
