@@ -65,6 +65,31 @@ def test_a_trained_net_takes_its_threshold_from_its_own_evaluation(
     assert inspector.ruling.threshold == 0.625
 
 
+def test_a_net_brings_the_licence_of_its_own_evaluation(
+    trained: Path, checkout: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained / "run", tmp_path / "run"))
+    digest = json.loads((run / "models" / "luna" / "net.json").read_text())["digest"]
+    figures = run / "evaluation" / "luna" / "saliency.json"
+    verdicts = {}
+    for name, weights in (("its own", digest), ("another", "0" * 64)):
+        said = {"verdict": "licensed", "reason": "they point at it", "model_digest": weights}
+        figures.write_text(json.dumps(said))
+        inspector = load_inspector(run / "models" / "luna", settings_of(checkout))
+        verdicts[name] = inspector.map_licence.verdict
+
+    assert verdicts == {"its own": "licensed", "another": "not_measured"}
+
+
+@pytest.mark.parametrize("place", ["package", "run/models/luna"])
+def test_what_was_evaluated_before_heat_maps_has_no_licence(
+    trained: Path, checkout: Path, place: str
+) -> None:
+    inspector = load_inspector(trained / place, settings_of(checkout))
+
+    assert inspector.map_licence.verdict == "not_measured"
+
+
 def test_a_trained_net_without_a_threshold_cannot_judge_but_can_be_loaded(
     trained: Path, checkout: Path, tmp_path: Path
 ) -> None:

@@ -245,6 +245,13 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(raw: dict[str, Any]) 
         ("evaluate", {"confidence": 0.4}, r"evaluate\.confidence"),
         ("evaluate", {"resamples": 10}, r"evaluate\.resamples"),
         ("evaluate", {"perturbation_limit": "all"}, r"evaluate\.perturbation_limit"),
+        ("saliency", {"castings": -1}, r"saliency\.castings"),
+        ("saliency", {"images": -1}, r"saliency\.images"),
+        ("saliency", {"maps": 1.5}, r"saliency\.maps"),
+        ("saliency", {"floor": 0.0}, r"saliency\.floor"),
+        ("saliency", {"threshold": 1.1}, r"saliency\.threshold"),
+        ("saliency", {"tolerance": 1.0}, r"saliency\.tolerance"),
+        ("saliency", {"steps": 1}, r"saliency\.steps"),
     ],
 )
 def test_a_value_that_no_split_or_evaluation_can_use_is_named(

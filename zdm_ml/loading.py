@@ -7,22 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zdm_ml.errors import ConfigError, PackageError
+from zdm_ml.evaluation.map_licence import SALIENCY_FILE, MapLicence, read_licence
 from zdm_ml.evaluation.verdicts import Ruling, read_ruling
 from zdm_ml.files import read_json
 from zdm_ml.models.net import LoadedNet, load_net
 from zdm_ml.models.zoo import MODEL_NAMES
 from zdm_ml.pipeline.dvcfile import read_pipeline
-from zdm_ml.registry.package import load_package
+from zdm_ml.registry.package import Package, load_package
 from zdm_ml.settings import Settings, load_settings
 
 
 @dataclass(frozen=True)
 class Inspector:
-    """A net with how it decides; `version` is a registry version or a digest's start."""
+    """A net with how it decides; `version` is a registry version or a digest's start.
+
+    `map_licence` says whether people may be shown its heat maps.
+    """
 
     net: LoadedNet
     ruling: Ruling
     version: str
+    map_licence: MapLicence
 
 
 def load_model(ref: str | Path = "champion", *, device: str = "cpu") -> LoadedNet:
@@ -47,9 +52,10 @@ def load_inspector(ref: str | Path, settings: Settings, *, device: str = "cpu") 
     folder = _folder(ref, settings)
     if (folder / "package.json").is_file():
         package = load_package(folder, device)
-        return Inspector(package.net, package.ruling, package.info.digest[:12])
-    net = load_net(folder, device)
-    return Inspector(net, _ruling(folder, settings), net.spec.digest[:12])
+        return _packaged(package, package.info.digest[:12])
+    net, evaluation = load_net(folder, device), _evaluation(folder, settings)
+    licence = read_licence(evaluation / SALIENCY_FILE, net.spec.digest)
+    return Inspector(net, _ruling(folder, evaluation), net.spec.digest[:12], licence)
 
 
 def _in_registry(ref: str | Path) -> bool:
@@ -67,7 +73,11 @@ def _registered(ref: str, settings: Settings, device: str) -> Inspector:
     with tempfile.TemporaryDirectory(prefix="zdm-package-") as temporary:
         folder = Path(temporary) / "package"
         package = load_package(versions.download_package(uri, version, folder), device)
-    return Inspector(package.net, package.ruling, version)
+        return _packaged(package, version)
+
+
+def _packaged(package: Package, version: str) -> Inspector:
+    return Inspector(package.net, package.ruling, version, package.map_licence)
 
 
 def _folder(ref: str | Path, settings: Settings | None) -> Path:
@@ -115,13 +125,8 @@ def _unfinished(run: Path) -> PackageError:
     return PackageError(f"run {run} has no winner", hint="let its stage `select` finish first")
 
 
-def _ruling(folder: Path, settings: Settings) -> Ruling:
-    decision = folder / "decision.json"  # of a net that was trained alone
-    if not decision.is_file():
-        paths = read_pipeline(settings.root).paths
-        depth = len(Path(paths["models"]).parts)
-        run = folder.parents[min(depth, len(folder.parents) - 1)]
-        decision = run / paths["evaluation"] / folder.name / "decision.json"
+def _ruling(folder: Path, evaluation: Path) -> Ruling:
+    decision = evaluation / "decision.json"
     try:
         return read_ruling(read_json(decision))
     except (OSError, ValueError, AttributeError) as error:
@@ -129,3 +134,13 @@ def _ruling(folder: Path, settings: Settings) -> Ruling:
             f"{folder} has no threshold: {decision} cannot be used",
             hint=f"run `dvc repro evaluate@{folder.name}`, or name a model package",
         ) from error
+
+
+def _evaluation(folder: Path, settings: Settings) -> Path:
+    """Return the folder of what was measured of the net in `folder`."""
+    if (folder / "decision.json").is_file():  # it was trained alone
+        return folder
+    paths = read_pipeline(settings.root).paths
+    depth = len(Path(paths["models"]).parts)
+    run = folder.parents[min(depth, len(folder.parents) - 1)]
+    return run / paths["evaluation"] / folder.name

@@ -108,6 +108,19 @@ class EvaluateParams:
 
 
 @dataclass(frozen=True)
+class SaliencyParams:
+    """Counts of 0 switch a measure off; `tolerance` is a share of the image's side."""
+
+    castings: int
+    floor: float
+    tolerance: float
+    threshold: float
+    images: int
+    steps: int
+    maps: int
+
+
+@dataclass(frozen=True)
 class LatencyParams:
     warmup: int
     repeats: int
@@ -164,6 +177,7 @@ class Params:
     cost: CostParams
     verdict: VerdictParams
     evaluate: EvaluateParams
+    saliency: SaliencyParams
     latency: LatencyParams
     confirm: ConfirmParams
     select: SelectParams
@@ -222,7 +236,7 @@ def parse_params(raw: Any, source: str) -> Params:
 
 
 def _check_ranges(params: Params, source: str) -> None:
-    split, cost = params.split, params.cost
+    split, cost, saliency = params.split, params.cost, params.saliency
     held_out = split.val + split.calibration + split.test
     known, recipes = ", ".join(MODEL_NAMES), ", ".join(get_args(RecipeName))
     facts = {
@@ -238,6 +252,14 @@ def _check_ranges(params: Params, source: str) -> None:
         "split.fold: at least 0 and below split.folds": 0 <= split.fold < split.folds,
         "evaluate.confidence: above 0.5 and below 1": 0.5 < params.evaluate.confidence < 1,
         "evaluate.resamples: at least 100": params.evaluate.resamples >= 100,
+        "saliency.castings, saliency.images and saliency.maps: at least 0": (
+            min(saliency.castings, saliency.images, saliency.maps) >= 0
+        ),
+        "saliency.floor and saliency.threshold: above 0 and at most 1": (
+            0 < saliency.floor <= 1 and 0 < saliency.threshold <= 1
+        ),
+        "saliency.tolerance: at least 0 and below 1": 0 <= saliency.tolerance < 1,
+        "saliency.steps: at least 2": saliency.steps >= 2,
         "train.views: at least 1": params.train.views >= 1,
         f"recipes: exactly {recipes}": set(params.recipes) == set(get_args(RecipeName)),
         "cost.escape, cost.overkill and cost.review: at least 0, escape above 0": (

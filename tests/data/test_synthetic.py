@@ -17,7 +17,7 @@ from zdm_ml.data.geometry import CAVITY, GROOVE, RIM, make_grid
 from zdm_ml.data.images import Grey, decode_grey
 from zdm_ml.data.layout import CLASS_FOLDERS
 from zdm_ml.data.rendering import make_part, photograph
-from zdm_ml.data.synthetic import make_synthetic
+from zdm_ml.data.synthetic import known_defects, make_synthetic
 from zdm_ml.errors import DataError
 
 PARTS, VIEWS = 14, 4
@@ -202,3 +202,24 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="cannot be written to .*file/made: Not a directory"):
         make_synthetic(tmp_path / "file" / "made", parts=4, views=1, seed=1)
+
+
+def test_known_defects_are_photographs_with_masks_that_a_seed_repeats() -> None:
+    photos, again, others = (known_defects(4, seed, 150) for seed in (3, 3, 4))
+
+    for photo in photos:
+        assert photo.image.shape == photo.mask.shape == (150, 150)
+        assert set(np.unique(photo.mask)) == {0, 255}
+    images = [photo.image.tobytes() for photo in photos]
+    assert images == [photo.image.tobytes() for photo in again]
+    assert len({*images, *(photo.image.tobytes() for photo in others)}) == 8
+
+
+def test_known_defects_are_none_of_a_data_set_of_the_same_seed(tmp_path: Path) -> None:
+    make_synthetic(tmp_path / "made", parts=6, views=1, seed=3, size=150, defect_share=0.6)
+
+    trained_on = [cv2.imread(str(path), 0) for path in (tmp_path / "made").glob("*/def_front/*")]
+
+    for photo in known_defects(6, 3, 150):
+        apart = [float(np.abs(photo.image.astype(int) - image).mean()) for image in trained_on]
+        assert min(apart) > 5

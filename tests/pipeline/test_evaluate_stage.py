@@ -127,6 +127,29 @@ def test_castings_have_a_table_of_their_own(honest: Evaluated) -> None:
     assert {line["failed"] for line in lines} == {"0"}
 
 
+def test_profile_smoke_measures_no_heat_maps_and_says_so(honest: Evaluated) -> None:
+    figures = read_json(honest.outs / "saliency.json")
+
+    assert (figures["verdict"], figures["licensed"]) == ("not_measured", False)
+    assert read_json(honest.outs / "maps" / "index.json")["maps"] == []
+
+
+def test_heat_maps_are_measured_and_drawn_where_params_say_so(root: Path, rows: list[Row]) -> None:
+    params = root / "params.yaml"
+    text = params.read_text().replace("  castings: 0\n", "  castings: 4\n")
+    params.write_text(text.replace("  images: 0\n", "  images: 1\n"))
+    params.write_text(params.read_text().replace("  maps: 0\n", "  maps: 2\n"))
+
+    run(root, rows)
+
+    out = root / "evaluation" / "luna"
+    figures, index = read_json(out / "saliency.json"), read_json(out / "maps" / "index.json")
+    assert (figures["castings"], figures["images"]) == (4, 1)
+    assert figures["model_digest"] == read_json(root / "models" / "luna" / "net.json")["digest"]
+    assert len(index["maps"]) == 2
+    assert index["licensed"] is figures["licensed"]
+
+
 def test_images_of_castings_in_train_stand_beside_as_leaky(root: Path, rows: list[Row]) -> None:
     train = {row.label: row.part for row in rows if row.split == "train"}
     seen = [

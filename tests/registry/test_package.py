@@ -167,3 +167,59 @@ def test_a_missing_out_names_the_file(run: tuple[Path, Source], tmp_path: Path) 
     with pytest.raises(PackageError, match=r"decision\.json is missing"):
         _assemble((folder, run[1]), tmp_path / "package")
     assert not (tmp_path / "package").exists()
+
+
+def _with_licence(run: tuple[Path, Source], folder: Path, **changes: object) -> tuple[Path, Source]:
+    """Return a copy of a run whose evaluation says that the net's heat maps are licensed."""
+    copied = Path(shutil.copytree(run[0], folder))
+    digest = read_json(copied / "models" / "luna" / "net.json")["digest"]
+    said = {"verdict": "licensed", "reason": "they point at it", "model_digest": digest}
+    write_json(copied / "evaluation" / "luna" / "saliency.json", {**said, **changes})
+    return copied, run[1]
+
+
+def test_a_licence_to_show_heat_maps_travels_with_the_package(
+    run: tuple[Path, Source], tmp_path: Path
+) -> None:
+    package = _assemble(_with_licence(run, tmp_path / "run"), tmp_path / "package")
+
+    assert package.map_licence.licensed
+    assert load_package(package.folder).map_licence.reason == "they point at it"
+    assert (
+        "Heat maps: licensed; they point at it." in (package.folder / "MODEL_CARD.md").read_text()
+    )
+
+
+def test_a_package_of_before_heat_maps_loads_and_has_no_licence(package: Package) -> None:
+    assert not (package.folder / "saliency.json").exists()
+    assert package.map_licence.verdict == "not_measured"
+    assert "Heat maps: NOT licensed" in (package.folder / "MODEL_CARD.md").read_text()
+
+
+def test_a_licence_that_is_laid_into_a_package_counts_for_nothing(copy: Path) -> None:
+    digest = read_json(copy / "net.json")["digest"]
+    write_json(copy / "saliency.json", {"verdict": "licensed", "model_digest": digest})
+
+    assert load_package(copy).map_licence.verdict == "not_measured"
+
+
+def test_a_licence_that_was_changed_in_a_package_is_refused(
+    run: tuple[Path, Source], tmp_path: Path
+) -> None:
+    below = _with_licence(run, tmp_path / "run", verdict="below_floor")
+    package = _assemble(below, tmp_path / "package")
+    figures = read_json(package.folder / "saliency.json")
+    write_json(package.folder / "saliency.json", {**figures, "verdict": "licensed"})
+
+    with pytest.raises(PackageError, match="does not match its sha256"):
+        load_package(package.folder)
+
+
+def test_a_licence_of_other_weights_counts_for_nothing(
+    run: tuple[Path, Source], tmp_path: Path
+) -> None:
+    other = _with_licence(run, tmp_path / "run", model_digest="0" * 64)
+
+    package = _assemble(other, tmp_path / "package")
+
+    assert package.map_licence.verdict == "not_measured"

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 MOST_WORKERS = 4
 
+ModelOption = Annotated[
+    str,
+    typer.Option(help="champion, a version, a model name, or a package, net or run folder."),
+]
+
 
 @app.command()
 def serve(
@@ -55,10 +60,7 @@ def serve(
 @app.command()
 def predict(
     paths: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    model: Annotated[
-        str,
-        typer.Option(help="champion, a version, a model name, or a package, net or run folder."),
-    ] = "champion",
+    model: ModelOption = "champion",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per image.")] = False,
 ) -> None:
     """Judge image files with the preprocessing and threshold that the server uses."""

@@ -16,13 +16,15 @@ import numpy as np
 
 from zdm_ml.data.images import Grey
 from zdm_ml.data.layout import Progress
-from zdm_ml.data.rendering import make_part, photograph
+from zdm_ml.data.rendering import Photograph, make_part, photograph
 from zdm_ml.errors import DataError
 from zdm_ml.files import write_text
 
 JPEG_QUALITY = 80
 PARTS_FILE = "parts.csv"
 MASKS_FOLDER = "masks"
+_KNOWN_DEFECTS = 1
+"""Tells the seeds of `known_defects` from those of data sets."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,25 @@ def make_synthetic(
             f"synthetic castings cannot be written to {destination}: {error.strerror}",
             hint="free some space or correct the owner of the folder",
         ) from error
+
+
+def known_defects(count: int, seed: int, size: int = 300) -> list[Photograph]:
+    """Return a photograph each of `count` defective parts, as a JPEG gives it back, and its mask.
+
+    None of the parts is in a data set of `make_synthetic`.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(partial(_known_defect, seed, size), range(count)))
+
+
+def _known_defect(seed: int, size: int, index: int) -> Photograph:
+    rng = np.random.default_rng([seed, index, _KNOWN_DEFECTS])
+    photo = photograph(make_part(rng, size, defective=True), rng)
+    while not photo.mask.any():  # the defects may lie outside the picture
+        photo = photograph(make_part(rng, size, defective=True), rng)
+    _, content = cv2.imencode(".jpeg", photo.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    stored = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+    return Photograph(np.asarray(stored, dtype=np.uint8), photo.mask)
 
 
 def _orders(

@@ -74,10 +74,13 @@ class LoadedNet:
         ]
         return np.concatenate(batches) if batches else np.empty(0)
 
+    def inputs(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """Return what the net sees of grey uint8 images [H, W]: float32 [N, 3, S, S]."""
+        return torch.cat([self._prepare(stack) for stack in _stacks(images)])
+
     @torch.inference_mode()
     def _score_batch(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        inputs = torch.cat([self._prepare(stack) for stack in _stacks(images)])
-        scores: np.ndarray = self.net(inputs).softmax(1)[:, 1].double().cpu().numpy()
+        scores: np.ndarray = self.net(self.inputs(images)).softmax(1)[:, 1].double().cpu().numpy()
         return scores
 
     def _prepare(self, stack: np.ndarray) -> torch.Tensor:

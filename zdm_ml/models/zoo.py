@@ -15,8 +15,11 @@ from zdm_ml.models import dino, luna
 from zdm_ml.models.official import OfficialWeights
 
 Family = Literal["scratch", "CNN", "transformer"]
+MapLayout = Literal["planes", "grid", "tokens"]
 
 _TORCHVISION_LICENCE = "BSD-3-Clause; trained on ImageNet-1k (its terms: non-commercial research)"
+# Behind the last attention only the class token counts: what patches say reaches it from here.
+_VIT_MAP = "encoder.layers.encoder_layer_11.ln_1"
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,11 @@ class Architecture:
 
     `build(input_size, num_classes)` takes 3-channel images and returns logits; `head` is the
     layer that is new for our classes; `last` are the modules that `transfer: partial` trains
-    with it. `input_size` must be at least `smallest` and a multiple of `step`. `patch` is the
-    patch size where position embeddings depend on the input size. `modern` builds what recipe
-    `modern` makes of the net, where that is another one.
+    with it. `map_layer` is the last module whose output still tells places apart, for heat maps:
+    [N, C, h, w] in layout `planes`, [N, h, w, C] in `grid`, [N, 1 + h * w, C] in `tokens`, the
+    first of which stands for no place. `input_size` must be at least `smallest` and a multiple of
+    `step`. `patch` is the patch size where position embeddings depend on the input size. `modern`
+    builds what recipe `modern` makes of the net, where that is another one.
     """
 
     name: str
@@ -36,7 +41,9 @@ class Architecture:
     build: Callable[[int, int], nn.Module]
     head: str
     last: tuple[str, ...]
+    map_layer: str
     smallest: int
+    map_layout: MapLayout = "planes"
     step: int = 1
     patch: int | None = None
     weights: OfficialWeights | None = None
@@ -105,6 +112,7 @@ register(
         modern=luna.ModernLuna,
         head="head",
         last=("blocks.3",),
+        map_layer="blocks",
         smallest=luna.SMALLEST,
         licence="none needed: no pretrained weights",
     )
@@ -117,6 +125,7 @@ register(
         build=partial(_torchvision, "alexnet"),
         head="classifier.6",
         last=("features.10", "classifier"),
+        map_layer="features.11",
         smallest=63,
         weights=_official("alexnet"),
     )
@@ -129,6 +138,7 @@ register(
         build=partial(_torchvision, "resnet18"),
         head="fc",
         last=("layer4",),
+        map_layer="layer4",
         smallest=32,
         weights=_official("resnet18"),
     )
@@ -141,6 +151,7 @@ register(
         build=partial(_torchvision, "efficientnet_v2_s"),
         head="classifier.1",
         last=("features.6", "features.7"),
+        map_layer="features",
         smallest=32,
         weights=_official("efficientnet_v2_s"),
     )
@@ -153,6 +164,7 @@ register(
         build=partial(_torchvision, "convnext_tiny"),
         head="classifier.2",
         last=("features.6", "features.7", "classifier"),
+        map_layer="features",
         smallest=32,
         weights=_official("convnext_tiny"),
     )
@@ -165,6 +177,8 @@ register(
         build=partial(_torchvision, "vit_b_16"),
         head="heads.head",
         last=_vit_last(12),
+        map_layer=_VIT_MAP,
+        map_layout="tokens",
         smallest=32,
         step=16,
         patch=16,
@@ -179,6 +193,8 @@ register(
         build=partial(_torchvision, "swin_t"),
         head="head",
         last=("features.6", "features.7", "norm"),
+        map_layer="norm",
+        map_layout="grid",
         smallest=32,
         weights=_official("swin_t"),
     )
@@ -191,6 +207,8 @@ register(
         build=dino.build_dino,
         head="heads.head",
         last=_vit_last(12),
+        map_layer=_VIT_MAP,
+        map_layout="tokens",
         smallest=16,
         step=dino.PATCH,
         patch=dino.PATCH,

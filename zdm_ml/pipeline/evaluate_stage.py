@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from zdm_ml.evaluation.figures import (
     seen_figures,
     side_figures,
 )
+from zdm_ml.evaluation.map_licence import SALIENCY_FILE, read_licence
 from zdm_ml.evaluation.metrics import (
     Scores,
     confusion_rows,
@@ -35,8 +38,11 @@ from zdm_ml.files import write_json
 from zdm_ml.models.net import LoadedNet, load_net
 from zdm_ml.params import CostParams
 from zdm_ml.pipeline.fitting import CROSSFIT_FILE, read_scores
+from zdm_ml.pipeline.map_measuring import MAPS_FOLDER, Judge, draw_maps, measure_maps
 from zdm_ml.pipeline.stages import Context, write_csv
 from zdm_ml.training.device import choose_device
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 HELD_OUT = ("val", "calibration", "test")
@@ -56,7 +62,9 @@ PERTURBATION_COLUMNS = (
 def evaluate(
     context: Context, name: str, progress: Progress = lambda done, total: None
 ) -> dict[str, Any]:
-    """Write scores, decision, metrics, curves and robustness of one model; return its figures.
+    """Write scores, decision, metrics, curves, robustness and heat maps of one model.
+
+    Returns the figures of metrics.json.
 
     The threshold comes from the calibration castings: the test castings only measure it. What a
     split leaks is in the figures as `leaky`; `seen` are images of castings that trained the model.
@@ -85,6 +93,8 @@ def evaluate(
         "seen": seen_figures(seen_scores, seen, threshold),
         "robustness": _robustness(context, loaded, test_rows, threshold, progress),
     }
+    judge = Judge(loaded, verdicts, params, context.paths["castings"])
+    _explain(judge, test_rows, test_scores, out, progress)
     write_json(out / "decision.json", calibration.as_decision())
     write_json(out / "metrics.json", figures)
     _write_scores(out / "scores.csv", held_out, scores)
@@ -155,6 +165,19 @@ def _robustness(
         max_pixels=params.audit.max_pixels,
         on_step=progress,
     )
+
+
+def _explain(
+    judge: Judge, rows: Sequence[Row], scores: Scores, out: Path, progress: Progress
+) -> None:
+    """Measure the heat maps and draw a few of test defects."""
+    started = time.monotonic()
+    write_json(out / SALIENCY_FILE, measure_maps(judge, rows, progress))
+    licence = read_licence(out / SALIENCY_FILE, judge.loaded.spec.digest)
+    score_of = {row.path: float(score) for row, score in zip(rows, scores, strict=True)}
+    draw_maps(judge, rows, score_of, licence, out / MAPS_FOLDER)
+    seconds = time.monotonic() - started
+    logger.info("%s: %s (%.1f s)", judge.loaded.spec.model_name, licence.reason, seconds)
 
 
 def _write_tables(

@@ -21,6 +21,7 @@ from zdm_ml.registry.package import (
     FORMAT,
     GOLDEN_PIXELS,
     IDENTITY,
+    LATER_CONTENTS,
     Package,
     Source,
     content_digest,
@@ -58,6 +59,9 @@ def assemble(
             evaluation / "metrics.json",
         ):
             _copy(origin, folder)
+        for name in LATER_CONTENTS:
+            if (evaluation / name).is_file():  # runs of earlier versions have none
+                _copy(evaluation / name, folder)
         _write_castings(folder, rows, source.data_md5)
         _write_golden(folder, rows, castings)
         write_text(folder / "MODEL_CARD.md", model_card(folder, source))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zdm_ml.data.manifest import read_manifest
+from zdm_ml.evaluation.map_licence import SALIENCY_FILE, read_licence
 from zdm_ml.evaluation.verdicts import Ruling, read_ruling
 from zdm_ml.files import read_json
 from zdm_ml.registry.naming import display_name
@@ -19,6 +20,7 @@ COUNTS = ("images", "escapes", "overkills")
 def model_card(folder: Path, source: Source) -> str:
     """Return the card as Markdown for the package being assembled in `folder`."""
     spec, decision = read_json(folder / "net.json"), read_json(folder / "decision.json")
+    maps = read_licence(folder / SALIENCY_FILE, spec["digest"])
     castings, metrics = read_json(folder / "castings.json"), read_json(folder / "metrics.json")
     test_castings = {row.part for row in read_manifest(folder / "test.csv")}
     shared = test_castings & set(castings["trained_on"])
@@ -40,6 +42,8 @@ def model_card(folder: Path, source: Source) -> str:
         *_bounds(metrics.get("by_casting")),
         *_worst(metrics.get("robustness")),
         *_figures(metrics),
+        f"Heat maps: {'licensed' if maps.licensed else 'NOT licensed'}; {maps.reason}.",
+        "",
         "Limits: views of one casting are no independent evidence, so trust the bounds by casting. "
         "Not validated outside this kind of part, camera and lighting. Casting images: "
         "CC BY-NC-ND 4.0.",

@@ -28,6 +28,7 @@ ARTIFACTS = (
     "robustness.csv",
     "reliability.csv",
     "cost_curve.csv",
+    "saliency.json",
 )
 
 

@@ -13,6 +13,12 @@ import numpy as np
 from zdm_ml.data.images import decode_grey
 from zdm_ml.data.manifest import Row, read_manifest
 from zdm_ml.errors import PackageError
+from zdm_ml.evaluation.map_licence import (
+    SALIENCY_FILE,
+    MapLicence,
+    not_measured,
+    read_licence,
+)
 from zdm_ml.evaluation.verdicts import Ruling, read_ruling
 from zdm_ml.files import read_json, sha256_file, sha256_json
 from zdm_ml.models.net import LoadedNet, load_net
@@ -27,6 +33,8 @@ CONTENTS = (
     "test.csv",
     "golden.json",
 )
+# What packages of earlier versions lack: their heat maps have no licence.
+LATER_CONTENTS = (SALIENCY_FILE,)
 # Not part of a package's identity: the card names the run, golden scores may differ in their last
 # digits from machine to machine and follow from the weights and the golden images.
 DERIVED = ("MODEL_CARD.md", "golden.json")
@@ -79,6 +87,13 @@ class Package:
     def metrics(self) -> dict[str, Any]:
         """Return the figures that `evaluate` measured."""
         return dict(read_json(self.folder / "metrics.json"))
+
+    @property
+    def map_licence(self) -> MapLicence:
+        """Return whether the heat maps of this very net may be shown."""
+        if SALIENCY_FILE not in self.info.files:  # whatever lies there is not sealed
+            return not_measured("the package is of a version that did not measure them")
+        return read_licence(self.folder / SALIENCY_FILE, self.net.spec.digest)
 
     def golden_images(self) -> list[np.ndarray]:
         """Return the golden images, uint8 [H, W] each."""
