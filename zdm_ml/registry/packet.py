@@ -120,6 +120,9 @@ def limits(exhibit: Exhibit | None, checks: Sequence[Check]) -> list[str]:
         "The bounds take the test castings for a random sample of those to come: another part,"
         " camera or lamp was not tried.",
     ]
+    licence = exhibit.challenger.map_licence
+    if not licence.licensed:
+        said.append(f"No heat maps are shown: {licence.reason}.")
     if exhibit.challenger.info.profile != "full":
         said.append(
             f"A demo: trained with profile {exhibit.challenger.info.profile}, to show that"
