@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,12 @@ from zdm_ml.errors import RegistryError
 from zdm_ml.params import parse_params
 from zdm_ml.pipeline.commands import git
 from zdm_ml.registry import ledger
+from zdm_ml.registry.anchor import RegistryAnchor
 from zdm_ml.registry.connection import connect, registry_errors
 from zdm_ml.registry.decision import Check, Decision, unmet
 from zdm_ml.registry.evidence import Contest, ImagesFor, examine
 from zdm_ml.registry.gate import Policy, explain
+from zdm_ml.registry.ledger import ledger_path
 from zdm_ml.registry.versions import (
     CHALLENGER,
     CHAMPION,
@@ -81,18 +82,16 @@ def promote(
 ) -> Decision:
     """Make a version champion if the gate lets it; otherwise the champion is kept.
 
-    `again` lets a version back in that was rolled back. The alias moves under a lock, and only
-    if the champion is still the one that the gate compared with.
+    `again` lets a version in that was rolled back, or is older than the champion. The alias moves
+    under a lock, and only if the champion is still the one that the gate compared with.
     """
     client = connect(settings.mlflow_uri)
     for _ in range(ATTEMPTS):
         with registry_errors(settings.mlflow_uri, "asking for the versions"):
             challenger, champion = resolve(client, wanted), by_alias(client, CHAMPION)
-        if again:
-            challenger = replace(challenger, rolled_back=False)
         if champion is not None and champion.version == challenger.version:
-            return _confirm(settings, champion)
-        checks = _examine(settings, challenger, champion, images_for)
+            return _confirm(settings, client, champion)
+        checks = _examine(settings, challenger, champion, images_for, again=again)
         decision = _conclude(settings, client, challenger, champion, checks)
         if decision is not None:
             return decision
@@ -109,11 +108,6 @@ def promotion_lock(settings: Settings) -> Iterator[None]:
     path.parent.mkdir(exist_ok=True)
     with FileLock(path), registry_errors(settings.mlflow_uri, "moving the alias champion"):
         yield
-
-
-def ledger_path(settings: Settings) -> Path:
-    """Return the file with every decision about the champion."""
-    return settings.home / "ledger.jsonl"
 
 
 def never_judged(settings: Settings, decision: Decision) -> bool:
@@ -135,6 +129,8 @@ def _examine(
     challenger: VersionInfo,
     champion: VersionInfo | None,
     images_for: ImagesFor,
+    *,
+    again: bool = False,
 ) -> list[Check]:
     home = make_home(settings.home)
     with tempfile.TemporaryDirectory(dir=home, prefix=".gate-") as temporary:
@@ -145,6 +141,7 @@ def _examine(
             folder=Path(temporary),
             images_for=images_for,
             policy=policy_for(settings.root, challenger.profile),
+            again=again,
         )
         return examine(contest)
 
@@ -172,28 +169,24 @@ def _conclude(
             client.delete_model_version_tag(REGISTERED_MODEL, challenger.version, ROLLED_BACK)
         ledger.append(
             ledger_path(settings),
+            RegistryAnchor(client),
             action="promote" if promoted else "keep",
             old=champion.version if champion else None,
             new=challenger.version,
+            digest=challenger.package_digest,
             reason=decision.reason,
             checks=checks,
         )
     return decision
 
 
-def _confirm(settings: Settings, champion: VersionInfo) -> Decision:
+def _confirm(settings: Settings, client: MlflowClient, champion: VersionInfo) -> Decision:
     """Say that the version is champion already, and complete a ledger that a crash cut short."""
-    path = ledger_path(settings)
     with promotion_lock(settings):
-        last = ledger.last_move(path)
-        if last is None or last["to"] != champion.version:
-            ledger.append(
-                path,
-                action="promote",
-                old=last["to"] if last else None,
-                new=champion.version,
-                reason="found as champion; the line of its promotion was missing",
-            )
+        holder = by_alias(client, CHAMPION)
+        if holder is not None and holder.version == champion.version:
+            anchor, digest = RegistryAnchor(client), champion.package_digest
+            ledger.complete(ledger_path(settings), anchor, holder.version, digest)
     return _unchanged(champion)
 
 
