@@ -13,15 +13,16 @@ from registry_builders import DATA_MD5, make_castings, make_run
 
 from zdm_ml.pipeline.plan import RunRecord
 from zdm_ml.registry import ledger
+from zdm_ml.registry.anchor import RegistryAnchor
 from zdm_ml.registry.chain import verify
 from zdm_ml.registry.connection import connect
 from zdm_ml.registry.decision import Decision
 from zdm_ml.registry.finished import FinishedRun
 from zdm_ml.registry.glance import anchored
-from zdm_ml.registry.promotion import promote
+from zdm_ml.registry.promotion import move_champion, promote, promotion_lock
 from zdm_ml.registry.registration import register_run
 from zdm_ml.registry.rollback import Request, rollback
-from zdm_ml.registry.versions import by_alias
+from zdm_ml.registry.versions import CHAMPION, by_alias, by_number
 from zdm_ml.settings import EXPERIMENT, Settings, load_settings
 
 
@@ -75,11 +76,25 @@ class Foundry:
         request = Request(asked.pop("reason", "escapes on line 3"), to, **asked)
         return rollback(self.settings, request, timeout=timeout)
 
-    def champions(self, count: int) -> None:
-        """Register and promote versions one after the other."""
+    def champions(self, count: int, **options: Any) -> FinishedRun:
+        """Make versions champion as promotion does behind the gate; return the last one's run."""
+        client = connect(self.settings.mlflow_uri)
         for _ in range(count):
-            self.register(self.run(seed=100 + self.runs))
-            assert self.promote().decision == "promoted"
+            run = self.run(seed=100 + self.runs, **options)
+            version = str(self.register(run).version)
+            old, new = by_alias(client, CHAMPION), by_number(client, version)
+            with promotion_lock(self.settings):
+                move_champion(client, old, new)
+                ledger.append(
+                    ledger.ledger_path(self.settings),
+                    RegistryAnchor(client),
+                    action="promote",
+                    old=old.version if old else None,
+                    new=version,
+                    digest=new.package_digest,
+                    reason="made champion by hand",
+                )
+        return run
 
     def decisions(self) -> list[dict[str, Any]]:
         """Return the ledger, which has to hold, chain and anchor."""

@@ -110,15 +110,14 @@ def test_a_rollback_goes_to_any_version_that_was_champion(foundry: Foundry) -> N
 
 def test_a_version_that_never_was_champion_is_sent_to_the_gate(foundry: Foundry) -> None:
     foundry.champions(1)
-    foundry.register(foundry.run(good=False))
-    foundry.promote()
+    foundry.register(foundry.run())
 
     with pytest.raises(RegistryError, match="version 2.*never was champion") as refused:
         foundry.rollback("2")
 
     assert "`zdm promote 2` puts it before the gate" in refused.value.hint
     assert foundry.alias("champion") == "1"
-    assert _moves(foundry.decisions()) == [("promote", None, "1"), ("keep", "1", "2")]
+    assert _moves(foundry.decisions()) == [("promote", None, "1")]
 
 
 def test_an_unknown_version_is_refused(foundry: Foundry) -> None:
@@ -144,10 +143,8 @@ def test_nothing_is_rolled_back_to_an_altered_package(foundry: Foundry) -> None:
 
 
 def test_a_demo_is_never_rolled_back_to_from_a_full_model(foundry: Foundry) -> None:
-    foundry.register(foundry.run(profile="quick"))
-    foundry.promote()
-    foundry.register(foundry.run(profile="full"))
-    foundry.promote()
+    foundry.champions(1, profile="quick")
+    foundry.champions(1, profile="full")
 
     for to in (None, "1"):
         with pytest.raises(RegistryError, match="a demo never replaces a full model"):
@@ -189,10 +186,8 @@ def test_an_older_version_replaces_no_newer_champion_unless_asked_again(foundry:
 
 
 def test_a_cleared_retraining_announces_nothing_that_was_judged(foundry: Foundry) -> None:
-    old = foundry.run()
-    foundry.register(old)
-    foundry.promote()
-    foundry.champions(2)
+    old = foundry.champions(1)
+    foundry.champions(1)
 
     cleared = foundry.register(old)
 
