@@ -40,6 +40,7 @@ def main(folder: Path, asked: list[tuple[str, str, Any]]) -> None:
             "start_date": str(dag.start_date),
             "doc": dag.doc_md,
             "assets": assets(dag),
+            "timetable": type(dag.timetable).__name__,
             "tasks": {
                 task.task_id: {
                     "upstream": sorted(task.upstream_task_ids),

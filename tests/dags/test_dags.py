@@ -27,6 +27,9 @@ GOOD = [
     ("promote", "version", 3),
     ("promote", "ask_approval", True),
     ("retrain", "ask_approval", True),
+    ("rollback", "version", None),
+    ("rollback", "version", 3),
+    ("rollback", "reason", "escapes; 100 % 'quoted' $(text)\nline 2"),
 ]
 BAD = [
     ("retrain", "profile", "best"),
@@ -43,6 +46,12 @@ BAD = [
     ("promote", "version", "champion"),
     ("promote", "ask_approval", "no"),
     ("promote", "ask_approval", None),
+    ("rollback", "version", 0),
+    ("rollback", "version", "previous"),
+    ("rollback", "reason", ""),
+    ("rollback", "reason", " \n"),
+    ("rollback", "reason", None),
+    ("rollback", "reason", "x" * 501),
 ]
 FORBIDDEN = {"torch", "torchvision", "mlflow", "dvc", "PIL"}
 
@@ -71,7 +80,7 @@ def parsed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 def test_dag_files_parse_without_errors(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert {"retrain", "promote", "intake"} <= set(parsed["dags"])
+    assert {"retrain", "promote", "intake", "rollback"} <= set(parsed["dags"])
 
 
 def test_dag_files_parse_within_a_second(parsed: dict[str, Any]) -> None:
@@ -134,7 +143,7 @@ def test_stage_settings_come_from_the_pipeline_file(parsed: dict[str, Any], proj
         assert task["minutes"] == stage.airflow["timeout_minutes"]
 
 
-@pytest.mark.parametrize("dag", ["retrain", "promote", "intake"])
+@pytest.mark.parametrize("dag", ["retrain", "promote", "intake", "rollback"])
 def test_dag_makes_no_run_that_nobody_asked_for(parsed: dict[str, Any], dag: str) -> None:
     settings = parsed["dags"][dag]
 
@@ -181,7 +190,7 @@ def test_only_the_package_that_was_looked_at_is_promoted(parsed: dict[str, Any])
     assert '--digest "$DIGEST"' in promote["command"]
 
 
-@pytest.mark.parametrize("dag", ["retrain", "promote", "intake"])
+@pytest.mark.parametrize("dag", ["retrain", "promote", "intake", "rollback"])
 def test_dag_shows_its_picture(parsed: dict[str, Any], dag: str) -> None:
     assert "->" in parsed["dags"][dag]["doc"]
 
@@ -192,6 +201,14 @@ def test_intake_tells_retrain_of_new_castings(parsed: dict[str, Any]) -> None:
     assert list(intake["tasks"]) == ["intake"]
     assert intake["tasks"]["intake"]["outlets"] == ["castings"]
     assert retrain["assets"] == ["castings"]
+
+
+def test_rollback_runs_by_hand_alone_and_is_seen_live(parsed: dict[str, Any]) -> None:
+    rollback = parsed["dags"]["rollback"]
+
+    assert rollback["assets"] == []
+    assert rollback["timetable"] == "NullTimetable"
+    assert rollback["tasks"]["verify_live"]["upstream"] == ["rollback"]
 
 
 def test_form_takes_good_values(parsed: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Register, gate, promote and roll back on a real MLflow server process."""
+"""Register, gate and promote on a real MLflow server process."""
 
 from __future__ import annotations
 
@@ -11,31 +11,25 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import requests
+from foundry import Foundry, forget_everything
 from mlflow_server import MlflowServer, free_port
-from registry_builders import DATA_MD5, METRICS, make_castings, make_run
+from registry_builders import DATA_MD5, METRICS, make_castings
 
 from zdm_ml.errors import PackageError, RegistryError
 from zdm_ml.files import sha256_file
-from zdm_ml.pipeline.plan import RunRecord
 from zdm_ml.registry import ledger
-from zdm_ml.registry.answers import record_answer
 from zdm_ml.registry.asking import approval_request
 from zdm_ml.registry.connection import connect
-from zdm_ml.registry.decision import Decision
-from zdm_ml.registry.finished import FinishedRun
 from zdm_ml.registry.glance import versions_by_data
-from zdm_ml.registry.promotion import gate, ledger_path, promote
+from zdm_ml.registry.promotion import gate, promote
 from zdm_ml.registry.registration import register_run
-from zdm_ml.registry.rollback import rollback, verify_live
-from zdm_ml.registry.versions import by_alias, champion, download_package, registered_runs
-from zdm_ml.settings import EXPERIMENT, REGISTERED_MODEL, Settings, load_settings
+from zdm_ml.registry.versions import champion, download_package, registered_runs
+from zdm_ml.settings import EXPERIMENT, REGISTERED_MODEL
 
 pytestmark = pytest.mark.integration
 
@@ -47,101 +41,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     running.kill()
 
 
-class Foundry:
-    """A project with castings, whose runs are made by hand, on one MLflow server."""
-
-    def __init__(self, folder: Path, project: Path, server: MlflowServer) -> None:
-        self.folder, self.server = folder, server
-        environ = {
-            "ZDM_ROOT": str(project),
-            "ZDM_HOME": str(folder / "home"),
-            "MLFLOW_TRACKING_URI": server.uri,
-            "ZDM_INFERENCE_PORT": str(free_port()),
-        }
-        self.settings: Settings = load_settings(environ)
-        self.rows = make_castings(folder / "castings")
-        self.runs = 0
-
-    def run(self, *, model_name: str = "luna", **options: Any) -> FinishedRun:
-        self.runs += 1
-        name = f"run-{self.runs}"
-        root = self.folder / name
-        source = make_run(
-            root, self.folder / "castings", self.rows, model_name=model_name, **options
-        )
-        record = RunRecord(
-            run_id=name, profile=source.profile, models=[model_name], data_md5=DATA_MD5,
-            data_version="v", git_commit=source.git_commit, params_hash=source.params_hash,
-            seed=0, force=False, note="", stages=[], stale=[], started="", workspace=str(root),
-        )  # fmt: skip
-        folders = ("models", "evaluation", "history")
-        paths = {key: root / key for key in folders} | {
-            "castings": self.folder / "castings",
-            "manifest": root / "manifest" / "split.csv",
-            "selection": root / "reports" / "selection.json",
-        }
-        return FinishedRun(record, root, paths)
-
-    def register(self, run: FinishedRun) -> Decision:
-        return register_run(self.settings, run, published=lambda _: True)
-
-    def promote(self, version: str = "challenger", **options: Any) -> Decision:
-        images = self.folder / "castings"
-        return promote(self.settings, version, images_for=lambda _: images, **options)
-
-    def gate(self, version: str = "challenger", **options: Any) -> Decision:
-        images = self.folder / "castings"
-        return gate(self.settings, version, images_for=lambda _: images, **options)
-
-    def approve(self, checked: Decision) -> Decision:
-        """Approve what a gate looked at, as the person whom params.yaml names."""
-        assert checked.version and checked.digest
-        return record_answer(
-            self.settings, checked.version, "approve",
-            digest=checked.digest, champion=checked.champion, who="admin",
-        )  # fmt: skip
-
-    def alias(self, name: str) -> str | None:
-        found = by_alias(connect(self.server.uri), name)
-        return found.version if found else None
-
-
 @pytest.fixture
 def foundry(tmp_path: Path, project: Path, server: MlflowServer) -> Iterator[Foundry]:
     yield Foundry(tmp_path, project, server)
-    _forget_everything(server)
-
-
-def _forget_everything(server: MlflowServer) -> None:
-    client = connect(server.uri)
-    for model in client.search_registered_models():
-        client.delete_registered_model(model.name)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is not None:
-        client.rename_experiment(experiment.experiment_id, f"gone-{experiment.experiment_id}")
-        client.delete_experiment(experiment.experiment_id)
-
-
-class Inference:
-    """What `GET /model` of the inference server answers, following the registry's champion."""
-
-    def __init__(self, port: int, version: Any) -> None:
-        def do_get(handler: BaseHTTPRequestHandler) -> None:
-            body = json.dumps({"name": "luna", "version": version()}).encode()
-            handler.send_response(200)
-            handler.end_headers()
-            handler.wfile.write(body)
-
-        members = {"do_GET": do_get, "log_message": lambda *_: None}
-        kind = type("Handler", (BaseHTTPRequestHandler,), members)
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), kind)
-        self.thread = threading.Thread(target=self.http.serve_forever, daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
+    forget_everything(server)
 
 
 def test_registration_makes_one_version_with_evidence(foundry: Foundry) -> None:
@@ -261,7 +164,7 @@ def test_a_better_challenger_becomes_champion_and_the_old_one_previous(foundry: 
     assert replaced.decision == "promoted"
     assert (foundry.alias("champion"), foundry.alias("previous")) == (second.version, first.version)
     assert repeated.decision == "unchanged"
-    entries = ledger.read(ledger_path(foundry.settings))
+    entries = foundry.decisions()
     assert [(e["action"], e["from"], e["to"]) for e in entries] == [
         ("promote", None, "1"),
         ("promote", "1", "2"),
@@ -323,9 +226,9 @@ def test_a_full_model_needs_an_approval_and_the_ledger_names_who_gave_it(foundry
     assert (checked.decision, promoted.decision) == ("promotable", "promoted")
     assert promoted.reason.endswith("approved by admin")
     assert promoted.checks[-1].value == "admin"
-    entries = ledger.read(ledger_path(foundry.settings))
+    entries = ledger.read(ledger.ledger_path(foundry.settings))
     assert [entry["action"] for entry in entries] == ["approve", "promote"]
-    assert (entries[0]["who"], entries[0]["digest"]) == ("admin", checked.digest)
+    assert (entries[0]["who"], entries[0]["package_digest"]) == ("admin", checked.digest)
 
 
 def test_a_demo_needs_an_approval_only_where_one_was_asked_for(foundry: Foundry) -> None:
@@ -377,7 +280,7 @@ def test_an_approval_that_a_newer_champion_overtook_is_recorded_as_superseded(
     late = foundry.promote("1", digest=waiting.digest, approved=True)
 
     assert (late.decision, late.alias, foundry.alias("champion")) == ("superseded", None, "2")
-    last = ledger.read(ledger_path(foundry.settings))[-1]
+    last = ledger.read(ledger.ledger_path(foundry.settings))[-1]
     assert (last["action"], last["from"], last["to"]) == ("supersede", "2", "1")
     assert "by admin is superseded" in last["reason"]
     with pytest.raises(RegistryError, match="needs a person's approval"):
@@ -407,16 +310,14 @@ def test_a_rejection_withdraws_an_approval_and_each_counts_once(foundry: Foundry
         foundry.register(foundry.run(seed=seed))
     checked = foundry.gate("1")
     foundry.approve(checked)
-    record_answer(
-        foundry.settings, "1", "reject", digest=str(checked.digest), champion=None, who="admin"
-    )
+    foundry.approve(checked, "reject")
     with pytest.raises(RegistryError, match="needs a person's approval"):
         foundry.promote("1", approved=True)
 
     foundry.approve(checked)
     foundry.promote("1", approved=True)
     foundry.promote("2")
-    rollback(foundry.settings, timeout=0)
+    foundry.rollback()
 
     assert foundry.alias("champion") == "1"
     with pytest.raises(RegistryError, match="needs a person's approval"):
@@ -427,7 +328,7 @@ def test_a_rolled_back_version_can_be_asked_about_again(foundry: Foundry) -> Non
     for seed in (0, 1):
         foundry.register(foundry.run(seed=seed))
         foundry.promote()
-    rollback(foundry.settings, timeout=0)
+    foundry.rollback()
 
     assert foundry.gate("2").decision == "kept"
     assert foundry.gate("2", again=True).decision == "promotable"
@@ -513,50 +414,6 @@ def test_an_altered_package_is_not_promoted(foundry: Foundry) -> None:
     with pytest.raises(PackageError, match="sha256"):
         download_package(foundry.server.uri, str(version), foundry.folder / "copy")
     assert not (foundry.folder / "copy").exists()
-
-
-def test_rollback_returns_to_previous_and_the_server_follows(foundry: Foundry) -> None:
-    for seed in (0, 1):
-        foundry.register(foundry.run(seed=seed))
-        foundry.promote()
-    inference = Inference(foundry.settings.inference_port, lambda: foundry.alias("champion"))
-
-    try:
-        back = rollback(foundry.settings, timeout=20)
-        repeated = rollback(foundry.settings, timeout=20)
-        live = verify_live(foundry.settings, timeout=20)
-    finally:
-        inference.close()
-
-    assert (back.decision, back.version, back.checks[-1].state) == ("rolled_back", "1", "passed")
-    assert (foundry.alias("champion"), foundry.alias("previous")) == ("1", "2")
-    assert (repeated.decision, repeated.version) == ("unchanged", "1")
-    assert live.decision == "live"
-    assert foundry.promote("2").decision == "kept"
-    assert foundry.promote("2", again=True).decision == "promoted"
-
-
-def test_rollback_says_so_when_no_server_runs(foundry: Foundry) -> None:
-    for seed in (0, 1):
-        foundry.register(foundry.run(seed=seed))
-        foundry.promote()
-
-    back = rollback(foundry.settings, timeout=0)
-
-    assert (back.decision, back.checks[-1].state) == ("rolled_back", "broken")
-    assert "no inference server" in back.reason
-
-
-def test_rollback_survives_a_crash_between_the_alias_moves(foundry: Foundry) -> None:
-    for seed in (0, 1):
-        foundry.register(foundry.run(seed=seed))
-        foundry.promote()
-    connect(foundry.server.uri).set_registered_model_alias(REGISTERED_MODEL, "previous", "2")
-
-    back = rollback(foundry.settings, timeout=0)
-
-    assert back.version == "1"
-    assert (foundry.alias("champion"), foundry.alias("previous")) == ("1", "2")
 
 
 def test_a_client_without_zdm_ml_scores_with_pickle_off(foundry: Foundry, tmp_path: Path) -> None:

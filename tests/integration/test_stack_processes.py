@@ -16,8 +16,11 @@ from typing import Any
 
 import psutil
 import pytest
+from foundry import Foundry
+from mlflow_server import MlflowServer
 
 from zdm_ml.airflow_api import airflow_api
+from zdm_ml.components import USER
 from zdm_ml.errors import StackError
 from zdm_ml.files import read_json
 from zdm_ml.settings import Settings, load_settings
@@ -206,6 +209,38 @@ def test_task_of_a_dead_scheduler_does_not_outlive_it(stack: float, settings: Se
 
     wait_for(lambda: before.isdisjoint(process.pid for process in sleeps(settings)))
     wait_for(lambda: check_health(settings).healthy)
+
+
+def test_dag_rollback_keeps_what_was_typed_and_who_triggered_it(
+    stack: float, settings: Settings, tmp_path: Path
+) -> None:
+    server = MlflowServer(tmp_path, settings.mlflow_port)
+    foundry = Foundry(tmp_path, settings.root, server, settings)
+    foundry.champions(2)
+    api = airflow_api(settings)
+    wait_for(lambda: api.dag("rollback"))
+    typed = "escapes; 100 % 'quoted' \"$(touch typed)\" `id`\nline 2 {{ 1 }} --to 7"
+
+    api.trigger("rollback", "back", {"reason": typed})
+    wait_for(lambda: api.run("rollback", "back")["state"] in ("success", "failed"), seconds=240)
+
+    result = api.result("rollback", "back", "rollback")
+    entry = foundry.decisions()[-1]
+    assert result is not None
+    assert (result["decision"], foundry.alias("champion")) == ("rolled_back", "1")
+    assert (entry["reason"], entry["who"]) == (typed, USER)
+    assert api.run("rollback", "back")["state"] == "success"
+
+
+@pytest.mark.parametrize("conf", [{}, {"reason": " "}, {"reason": "r", "version": 0}])
+def test_form_of_rollback_refuses_to_start_without_a_reason(
+    stack: float, settings: Settings, conf: dict[str, Any]
+) -> None:
+    api = airflow_api(settings)
+    wait_for(lambda: api.dag("rollback"))
+
+    with pytest.raises(StackError, match="refused"):
+        api.trigger("rollback", "never", conf)
 
 
 def test_ctrl_c_stops_following_and_leaves_the_stack(

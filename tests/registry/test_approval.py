@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_anchor import MemoryAnchor
 
 from zdm_ml.errors import RegistryError
 from zdm_ml.registry import ledger
@@ -23,8 +24,9 @@ from zdm_ml.registry.approval import (
 )
 from zdm_ml.registry.asking import request_text
 from zdm_ml.registry.decision import Decision, check
+from zdm_ml.registry.ledger import ledger_path
 from zdm_ml.registry.policy import ApprovalPolicy, approval_policy
-from zdm_ml.registry.promotion import ledger_path, never_judged
+from zdm_ml.registry.promotion import never_judged
 from zdm_ml.registry.versions import VersionInfo
 from zdm_ml.settings import Settings, load_settings
 
@@ -37,7 +39,14 @@ def version(number: str, digest: str = DIGEST, name: str = "luna") -> VersionInf
 
 
 def line(action: str, to: str = "2", old: str | None = "1", **more: Any) -> dict[str, Any]:
-    return {"action": action, "to": to, "from": old, "who": "anna", "digest": DIGEST, **more}
+    return {
+        "action": action,
+        "to": to,
+        "from": old,
+        "who": "anna",
+        "package_digest": DIGEST,
+        **more,
+    }
 
 
 @pytest.fixture
@@ -60,7 +69,9 @@ def settings(project: Path, tmp_path: Path) -> Settings:
 
 
 def answer(settings: Settings, said: Answer, **more: Any) -> Decision:
-    return record_answer(settings, "2", said, digest=DIGEST, champion="1", **more)
+    return record_answer(
+        settings, "2", said, digest=DIGEST, champion="1", anchor=MemoryAnchor(), **more
+    )
 
 
 def test_an_approval_stands_for_its_own_version_alone() -> None:
@@ -152,7 +163,11 @@ def test_a_request_and_its_answer_are_lines_with_person_and_package(settings: Se
     asked, given_ = ledger.read(ledger_path(settings))
     assert (waiting.decision, approved.decision) == ("waiting", "approved")
     assert re.fullmatch(r"version 2 waits for anna or ben, until \S+ \S+ UTC", asked["reason"])
-    assert (given_["action"], given_["who"], given_["digest"]) == ("approve", "anna", DIGEST)
+    assert (given_["action"], given_["who"], given_["package_digest"]) == (
+        "approve",
+        "anna",
+        DIGEST,
+    )
     assert (given_["from"], given_["to"]) == ("1", "2")
     assert given_["reason"] == "version 2 approved by anna: looked at\nboth escapes"
     assert not never_judged(settings, Decision("2", "challenger", "unchanged", ""))

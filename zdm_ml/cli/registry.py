@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from zdm_ml.cli.app import app, console, emit
+from zdm_ml.errors import ConfigError
 from zdm_ml.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print the decision as one line of JSON.")]
 Version = Annotated[str, typer.Argument(help="A version's number or alias.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Seconds the server may take to follow.")]
-Again = Annotated[bool, typer.Option(help="Let a rolled back version in again.")]
+Again = Annotated[
+    bool, typer.Option(help="Let in what was rolled back, or is older than the champion.")
+]
+Reason = Annotated[str | None, typer.Option(help="Why; kept in the ledger.")]
+Who = Annotated[str | None, typer.Option(help="Who asks, if that is not this account.")]
 
 NOT_ELIGIBLE = 3
 """Exit code of a registration that will be refused however often it is tried."""
@@ -81,12 +86,16 @@ def approval(
     json: Json = False,
 ) -> None:
     """Write into the ledger what a person answered to DAG `promote`, which calls this."""
+    from zdm_ml.registry.anchor import RegistryAnchor
     from zdm_ml.registry.answers import record_answer
+    from zdm_ml.registry.connection import connect
 
+    settings = load_settings()
     decision = record_answer(
-        load_settings(),
+        settings,
         version,
         answer,
+        anchor=RegistryAnchor(connect(settings.mlflow_uri)),
         digest=digest,
         champion=champion or None,
         who=who or None,
@@ -127,11 +136,22 @@ def promote(
 
 
 @app.command()
-def rollback(timeout: Timeout = 60.0, json: Json = False) -> None:
-    """Make the previous champion champion again; exit 1 if a running server does not follow."""
+def rollback(
+    to: Annotated[
+        int | None, typer.Option(min=1, help="An earlier champion; without it, the previous one.")
+    ] = None,
+    reason: Reason = None,
+    who: Who = None,
+    timeout: Timeout = 60.0,
+    json: Json = False,
+) -> None:
+    """Make an earlier champion champion again; exit 1 if a running server does not follow."""
+    from zdm_ml.registry.rollback import Request
     from zdm_ml.registry.rollback import rollback as roll_back
 
-    decision = roll_back(load_settings(), timeout=timeout)
+    number = None if to is None else str(to)
+    request = Request(reason_of(reason, "zdm rollback"), number, who)
+    decision = roll_back(load_settings(), request, timeout=timeout)
     _answer(decision, json)
     if decision.checks[-1].state == "failed":
         raise typer.Exit(1)
@@ -146,6 +166,17 @@ def verify_live(timeout: Timeout = 60.0, json: Json = False) -> None:
     _answer(decision, json)
     if decision.decision == "not_live":
         raise typer.Exit(1)
+
+
+def reason_of(given: str | None, command: str) -> str:
+    """Return the reason; a decision that a person makes is not written down without one."""
+    reason = (given or "").strip()
+    if not reason:
+        raise ConfigError(
+            f"{command} needs a reason",
+            hint=f'`{command} --reason "escapes on line 3"`: it is kept in the ledger',
+        )
+    return reason
 
 
 def _images(settings: Settings) -> ImagesFor:

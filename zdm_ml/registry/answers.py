@@ -8,8 +8,9 @@ from zdm_ml.errors import RegistryError
 from zdm_ml.registry import ledger
 from zdm_ml.registry.approval import APPROVE, ASK, NOBODY, REJECT, Answer
 from zdm_ml.registry.decision import Decision
+from zdm_ml.registry.ledger import Anchor, ledger_path
 from zdm_ml.registry.policy import ApprovalPolicy, approval_policy
-from zdm_ml.registry.promotion import ledger_path, promotion_lock
+from zdm_ml.registry.promotion import promotion_lock
 from zdm_ml.settings import Settings
 
 DECISIONS = {ASK: "waiting", APPROVE: "approved", REJECT: "rejected"}
@@ -22,6 +23,7 @@ def record_answer(
     *,
     digest: str,
     champion: str | None,
+    anchor: Anchor,
     who: str | None = None,
     name: str = "",
     reason: str = "",
@@ -39,6 +41,7 @@ def record_answer(
     with promotion_lock(settings):
         ledger.append(
             ledger_path(settings),
+            anchor,
             action=answer,
             old=champion,
             new=version,

@@ -36,7 +36,7 @@ def standing_approval(entries: Iterable[Mapping[str, Any]], version: str) -> App
     if not lines or lines[-1]["action"] != APPROVE:
         return None
     last = lines[-1]
-    return Approval(str(last["who"]), last.get("digest") or "", last["from"])
+    return Approval(str(last["who"]), last.get("package_digest") or "", last["from"])
 
 
 def check_digest(challenger: VersionInfo, digest: str | None) -> None:

@@ -15,7 +15,7 @@ from zdm_ml.data.manifest import Row
 from zdm_ml.errors import DataError, PackageError, PipelineError
 from zdm_ml.evaluation.figures import truth
 from zdm_ml.evaluation.metrics import Scores
-from zdm_ml.registry.decision import Check
+from zdm_ml.registry.decision import Check, check
 from zdm_ml.registry.gate import (
     Evidence,
     Policy,
@@ -28,7 +28,7 @@ from zdm_ml.registry.gate import (
 )
 from zdm_ml.registry.package import GOLDEN_PIXELS, Package, load_package
 from zdm_ml.registry.selftest import self_test_in_clean_process
-from zdm_ml.registry.versions import VersionInfo, download_package
+from zdm_ml.registry.versions import VersionInfo, download_package, is_older
 
 ImagesFor = Callable[[str], Path]
 """Give the DVC hash of a data version, get the folder that holds its images."""
@@ -39,7 +39,10 @@ TIMED = 10
 
 @dataclass(frozen=True)
 class Contest:
-    """Who stands before the gate, where packages go and where images come from."""
+    """Who stands before the gate, where packages go and where images come from.
+
+    `again`: a person lets the challenger in although it was rolled back or is older.
+    """
 
     uri: str
     challenger: VersionInfo
@@ -47,6 +50,7 @@ class Contest:
     folder: Path
     images_for: ImagesFor
     policy: Policy
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def examine(contest: Contest) -> Examination:
     """Return every check of the gate; what cannot be measured is a broken check."""
     challenger, champion = contest.challenger, contest.champion
     checks = [
-        Check("rolled_back", "failed" if challenger.rolled_back else "passed"),
+        check("rolled_back", contest.again or not challenger.rolled_back),
+        *([] if champion is None else [_age(challenger, champion, again=contest.again)]),
         profile_check(challenger.profile, champion.profile if champion else None),
     ]
     package, verified = _verified(contest, challenger, "digests")
@@ -95,6 +100,17 @@ def shared_rows(package: Package, rival: Package | None) -> list[Row]:
     """Return the challenger's test rows that show castings neither model trained on."""
     trained_on = package.info.trained_on | (rival.info.trained_on if rival else frozenset())
     return [row for row in package.test_rows if row.part not in trained_on]
+
+
+def _age(challenger: VersionInfo, champion: VersionInfo, *, again: bool) -> Check:
+    """Keep what an old retraining brings up again from replacing a newer champion."""
+    if not is_older(challenger, champion):
+        return Check("not_older", "passed")
+    asked = f"older than champion version {champion.version}"
+    if again:
+        return Check("not_older", "passed", f"{asked}, asked for again")
+    hint = f"`zdm promote {challenger.version} --again` puts it before the gate all the same"
+    return Check("not_older", "failed", f"{asked} ({hint})")
 
 
 def _verified(contest: Contest, version: VersionInfo, name: str) -> tuple[Package | None, Check]:

@@ -9,6 +9,7 @@ from typing import Any
 import requests
 
 from zdm_ml.errors import RegistryError
+from zdm_ml.registry.anchor import ANCHOR
 from zdm_ml.settings import EXPERIMENT, REGISTERED_MODEL
 
 _PAGE = 1000
@@ -41,6 +42,14 @@ def champion_summary(uri: str, timeout: float = 5.0) -> dict[str, str] | None:
         "run_id": tags.get("run_id", ""),
         "profile": tags.get("profile", "unknown"),
     }
+
+
+def anchored(uri: str, timeout: float = 5.0) -> str | None:
+    """Return the anchor of the ledger, or None where there is none yet."""
+    url = f"{uri}/api/2.0/mlflow/registered-models/get"
+    found = _call("GET", url, timeout, params={"name": REGISTERED_MODEL})
+    tags = found["registered_model"].get("tags", []) if found else []
+    return next((str(tag.get("value", "")) for tag in tags if tag["key"] == ANCHOR), None)
 
 
 def count_entries(uri: str, timeout: float = 10.0) -> Counts:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,13 @@ from filelock import FileLock
 
 from zdm_ml.errors import RegistryError
 from zdm_ml.registry import ledger, verdicts
+from zdm_ml.registry.anchor import RegistryAnchor
 from zdm_ml.registry.approval import approval_check, check_digest, standing_approval
 from zdm_ml.registry.connection import connect, registry_errors
 from zdm_ml.registry.decision import Check, Decision, unmet
 from zdm_ml.registry.evidence import Contest, ImagesFor, examine
 from zdm_ml.registry.filing import file_packet, leaderboard_of, reuse_of
+from zdm_ml.registry.ledger import ledger_path
 from zdm_ml.registry.packet import FOLDER, write_packet
 from zdm_ml.registry.policy import approval_policy, committed_params, policy_for
 from zdm_ml.registry.versions import (
@@ -46,10 +47,10 @@ def gate(
 ) -> Decision:
     """Return what the gate says of a version, without moving anything."""
     client = connect(settings.mlflow_uri)
-    challenger, champion = _opponents(settings, client, wanted, again=again)
+    challenger, champion = _opponents(settings, client, wanted)
     if champion is not None and champion.version == challenger.version:
         return verdicts.unchanged(champion)
-    checks = _examine(settings, client, challenger, champion, images_for)
+    checks = _examine(settings, client, challenger, champion, images_for, again=again)
     said = verdicts.kept if unmet(checks) else verdicts.promotable
     return said(challenger, champion, checks)
 
@@ -65,18 +66,18 @@ def promote(
 ) -> Decision:
     """Make a version champion if the gate lets it; otherwise the champion is kept.
 
-    `again` lets a version back in that was rolled back. Only the package `digest` is promoted,
-    where one is given, and with `approved`, or where params.yaml demands it, only what the ledger
+    `again` lets a version in that was rolled back, or is older than the champion. Only the package
+    `digest` is promoted, where one is given, and with `approved`, or where params.yaml demands it, only what the ledger
     holds an approval of. The alias moves under a lock, and only if the champion is still the one
     that the gate compared with.
     """
     client = connect(settings.mlflow_uri)
     for _ in range(ATTEMPTS):
-        challenger, champion = _opponents(settings, client, wanted, again=again)
+        challenger, champion = _opponents(settings, client, wanted)
         check_digest(challenger, digest)
         if champion is not None and champion.version == challenger.version:
-            return _confirm(settings, champion)
-        checks = _examine(settings, client, challenger, champion, images_for)
+            return _confirm(settings, client, champion)
+        checks = _examine(settings, client, challenger, champion, images_for, again=again)
         needed = approved or approval_policy(settings.root).requires(challenger.profile)
         decision = _conclude(settings, client, challenger, champion, checks, approval_needed=needed)
         if decision is not None:
@@ -96,11 +97,6 @@ def promotion_lock(settings: Settings) -> Iterator[None]:
         yield
 
 
-def ledger_path(settings: Settings) -> Path:
-    """Return the file with every decision about the champion."""
-    return settings.home / "ledger.jsonl"
-
-
 def never_judged(settings: Settings, decision: Decision) -> bool:
     """Tell whether a challenger waits for the gate: it was announced, and the ledger is silent."""
     if decision.alias != CHALLENGER:
@@ -116,11 +112,10 @@ def move_champion(client: MlflowClient, old: VersionInfo | None, new: VersionInf
 
 
 def _opponents(
-    settings: Settings, client: MlflowClient, wanted: str, *, again: bool
+    settings: Settings, client: MlflowClient, wanted: str
 ) -> tuple[VersionInfo, VersionInfo | None]:
     with registry_errors(settings.mlflow_uri, "asking for the versions"):
-        challenger, champion = resolve(client, wanted), by_alias(client, CHAMPION)
-    return (replace(challenger, rolled_back=False) if again else challenger), champion
+        return resolve(client, wanted), by_alias(client, CHAMPION)
 
 
 def _examine(
@@ -129,6 +124,8 @@ def _examine(
     challenger: VersionInfo,
     champion: VersionInfo | None,
     images_for: ImagesFor,
+    *,
+    again: bool = False,
 ) -> list[Check]:
     home = make_home(settings.home)
     with tempfile.TemporaryDirectory(dir=home, prefix=".gate-") as temporary:
@@ -141,6 +138,7 @@ def _examine(
             folder=Path(temporary),
             images_for=images_for,
             policy=policy,
+            again=again,
         )
         examination = examine(contest)
         packet = Path(temporary) / FOLDER
@@ -172,12 +170,13 @@ def _conclude(
             client.delete_model_version_tag(REGISTERED_MODEL, challenger.version, ROLLED_BACK)
         ledger.append(
             path,
+            RegistryAnchor(client),
             action=ACTIONS[decision.decision],
             old=decision.champion,
             new=challenger.version,
+            digest=challenger.package_digest,
             reason=decision.reason,
             checks=decision.checks,
-            digest=challenger.package_digest,
         )
     return decision
 
@@ -203,17 +202,11 @@ def _decide(
     return verdicts.promoted(challenger, champion, [*checks, proof])
 
 
-def _confirm(settings: Settings, champion: VersionInfo) -> Decision:
+def _confirm(settings: Settings, client: MlflowClient, champion: VersionInfo) -> Decision:
     """Say that the version is champion already, and complete a ledger that a crash cut short."""
-    path = ledger_path(settings)
     with promotion_lock(settings):
-        last = ledger.last_move(path)
-        if last is None or last["to"] != champion.version:
-            ledger.append(
-                path,
-                action="promote",
-                old=last["to"] if last else None,
-                new=champion.version,
-                reason="found as champion; the line of its promotion was missing",
-            )
+        holder = by_alias(client, CHAMPION)
+        if holder is not None and holder.version == champion.version:
+            anchor, digest = RegistryAnchor(client), champion.package_digest
+            ledger.complete(ledger_path(settings), anchor, holder.version, digest)
     return verdicts.unchanged(champion)

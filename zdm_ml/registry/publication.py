@@ -12,7 +12,7 @@ from zdm_ml.registry.mlmodel import save_mlflow_model
 from zdm_ml.registry.naming import leak_tags
 from zdm_ml.registry.package import Package
 from zdm_ml.registry.runs import ensure_experiment
-from zdm_ml.registry.versions import CHALLENGER, all_versions, by_alias
+from zdm_ml.registry.versions import CHALLENGER, STARTED, all_versions, by_alias
 from zdm_ml.settings import REGISTERED_MODEL
 
 if TYPE_CHECKING:
@@ -33,17 +33,20 @@ class Published:
     changed: bool
 
 
-def publish(client: MlflowClient, package: Package, mlflow_run_id: str) -> Published:
+def publish(
+    client: MlflowClient, package: Package, mlflow_run_id: str, *, started: str
+) -> Published:
     """Return the version that holds `package`, made or completed as needed.
 
-    The caller holds the registration lock. Order: model artifacts, version with all its tags (one
-    transaction), alias `challenger`, mark. A rerun picks up at the first step that is missing.
+    The caller holds the registration lock; `started` is when the retraining began. Order: model
+    artifacts, version with all its tags (one transaction), alias `challenger`, mark. A rerun picks
+    up at the first step that is missing.
     """
     version = find_version(client, package.info.digest)
     changed = version is None
     if version is None:
         entry = _ready_model(client, package, mlflow_run_id)
-        version = _create_version(client, package, entry)
+        version = _create_version(client, package, entry, started)
     repaired = _restore_tags(client, version, version_tags(package))
     announced = _announce(client, version)
     return Published(str(version.version), changed or repaired or announced)
@@ -104,13 +107,16 @@ def _ready_model(client: MlflowClient, package: Package, mlflow_run_id: str) -> 
     return client.finalize_logged_model(entry.model_id, "READY")
 
 
-def _create_version(client: MlflowClient, package: Package, entry: LoggedModel) -> ModelVersion:
+def _create_version(
+    client: MlflowClient, package: Package, entry: LoggedModel, started: str
+) -> ModelVersion:
     _ensure_registered_model(client)
     return client.create_model_version(
         REGISTERED_MODEL,
         source=f"models:/{entry.model_id}",
         run_id=entry.source_run_id,
-        tags=version_tags(package),
+        # Not among the tags that are restored: an older version keeps its own start, or none.
+        tags={**version_tags(package), STARTED: started},
         description=(package.folder / "MODEL_CARD.md").read_text(),
         model_id=entry.model_id,
     )

@@ -83,7 +83,8 @@ def _register(
     checks: tuple[Check, ...],
 ) -> Decision:
     runs = record_models(client, run)
-    result = publish(client, package, runs[package.info.model_name])
+    run_of = runs[package.info.model_name]
+    result = publish(client, package, run_of, started=run.record.started)
     holder = by_alias(client, CHALLENGER)
     alias = CHALLENGER if holder is not None and holder.version == result.version else None
     title = display_name(package.info.model_name, package.info.profile)

@@ -1,19 +1,22 @@
-"""`zdm rollback` and `zdm verify-live`: the champion back to its predecessor, and served."""
+"""`zdm rollback` and `zdm verify-live`: the champion back to an earlier one, and served."""
 
 from __future__ import annotations
 
 import datetime as dt
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zdm_ml.errors import RegistryError
 from zdm_ml.registry import ledger
+from zdm_ml.registry.anchor import RegistryAnchor
 from zdm_ml.registry.connection import connect
 from zdm_ml.registry.decision import Check, Decision
 from zdm_ml.registry.gate import profile_check
+from zdm_ml.registry.ledger import ledger_path
 from zdm_ml.registry.live import wait_until_served
-from zdm_ml.registry.promotion import ledger_path, move_champion, promotion_lock
+from zdm_ml.registry.promotion import move_champion, promotion_lock
 from zdm_ml.registry.selftest import self_test_in_clean_process
 from zdm_ml.registry.versions import (
     CHAMPION,
@@ -24,6 +27,7 @@ from zdm_ml.registry.versions import (
     by_number,
     champion,
     download_package,
+    is_older,
 )
 from zdm_ml.settings import REGISTERED_MODEL, Settings, make_home
 
@@ -31,41 +35,51 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def rollback(settings: Settings, *, timeout: float) -> Decision:
-    """Make the previous champion champion again, once it has proved to be intact.
+@dataclass(frozen=True)
+class Request:
+    """Why the champion is to go, and where to: a version's number, or None for its predecessor.
 
-    A second call finds the version it would return to marked as rolled back and changes nothing,
-    so a repeated task cannot flip the champion forth. The server must follow within `timeout`.
+    `who` asks, if that is not the account that runs the command.
+    """
+
+    reason: str
+    to: str | None = None
+    who: str | None = None
+
+
+def rollback(settings: Settings, request: Request, *, timeout: float) -> Decision:
+    """Make an earlier champion champion again, once it has proved to be intact.
+
+    Without a number, a second call finds the version it would return to marked as rolled back and
+    changes nothing; with one, it finds it champion: a repeated task cannot flip the champion
+    forth. The server must follow within `timeout` seconds.
     """
     client = connect(settings.mlflow_uri)
+    checks: list[Check] = []
     with promotion_lock(settings):
-        holder, target = _holder_and_target(settings, client)
-        profile = profile_check(target.profile, holder.profile)
-        if profile.state != "passed":
-            raise RegistryError(
-                f"{target.title} cannot replace {holder.title}: a demo never replaces a full model",
-                hint="`zdm promote N --again` puts another version before the gate",
-            )
-        if target.rolled_back:
-            reason = (
-                f"{holder.title} stays: {target.title} was rolled back itself "
-                f"(`zdm promote {target.version} --again` lets it back in)"
-            )
-            moved, checks = False, []
+        holder = by_alias(client, CHAMPION)
+        if holder is None:
+            raise _nothing_to_roll_back(CHAMPION)
+        if request.to is None:
+            target = _previous(settings, client, holder)
+        else:
+            target = _earlier_champion(settings, client, holder, request.to)
+        stays = _why_it_stays(holder, target, request)
+        if stays:
+            _complete_ledger(settings, client, holder, request)
         else:
             checks = _prove(settings, target)
-            reason = f"{target.title} is champion again, {holder.title} is rolled back"
-            _move(settings, client, holder, target, reason, checks)
-            moved = True
-    version = target.version if moved else holder.version
-    served = wait_until_served(settings.inference_url, version, timeout)
+            _move(settings, client, holder, target, request, checks)
+    now = holder if stays else target
+    served = wait_until_served(settings.inference_url, now.version, timeout)
+    moved = f"{target.title} is champion again, {holder.title} is rolled back: {request.reason}"
     return Decision(
-        version,
+        now.version,
         CHAMPION,
-        "rolled_back" if moved else "unchanged",
-        f"{reason}; {_serving(served)}",
+        "unchanged" if stays else "rolled_back",
+        f"{stays or moved}; {_serving(served)}",
         (*checks, served),
-        target.run_id if moved else holder.run_id,
+        now.run_id,
     )
 
 
@@ -80,19 +94,75 @@ def verify_live(settings: Settings, *, timeout: float) -> Decision:
     return Decision(info.version, CHAMPION, decision, reason, (served,), info.run_id)
 
 
-def _holder_and_target(settings: Settings, client: MlflowClient) -> tuple[VersionInfo, VersionInfo]:
-    holder, target = by_alias(client, CHAMPION), by_alias(client, PREVIOUS)
-    if holder is not None and (target is None or target.version == holder.version):
+def _previous(settings: Settings, client: MlflowClient, holder: VersionInfo) -> VersionInfo:
+    target = by_alias(client, PREVIOUS)
+    if target is None or target.version == holder.version:
         # A crash between the two alias moves leaves both on one version; the ledger knows better.
         known = ledger.predecessor(ledger_path(settings), holder.version)
         target = by_number(client, known) if known else None
-    if holder is None or target is None:
+    if target is None:
+        raise _nothing_to_roll_back(PREVIOUS)
+    return target
+
+
+def _earlier_champion(
+    settings: Settings, client: MlflowClient, holder: VersionInfo, number: str
+) -> VersionInfo:
+    """Return the version; one that never was champion has not passed the gate."""
+    target = by_number(client, number)
+    known = ledger.champions(ledger_path(settings)) | {holder.version}
+    if target.version in known:
+        return target
+    again = " --again" if is_older(target, holder) else ""
+    raise RegistryError(
+        f"{target.title} never was champion: a rollback is no way round the gate",
+        hint=f"`zdm promote {target.version}{again}` puts it before the gate",
+    )
+
+
+def _nothing_to_roll_back(missing: str) -> RegistryError:
+    to = " to" if missing == PREVIOUS else ""
+    return RegistryError(
+        f"{REGISTERED_MODEL} has no {missing} to roll back{to}",
+        hint="a second promotion makes the first champion the previous one",
+    )
+
+
+def _why_it_stays(holder: VersionInfo, target: VersionInfo, request: Request) -> str:
+    """Return why the champion stays, or nothing; a demo in place of a full model is refused."""
+    if target.version == holder.version:
+        return f"{holder.title} is the champion already"
+    if profile_check(target.profile, holder.profile).state != "passed":
         raise RegistryError(
-            f"{REGISTERED_MODEL} has no {'previous' if holder else 'champion'} to roll back"
-            f"{' to' if holder else ''}",
-            hint="a second promotion makes the first champion the previous one",
+            f"{target.title} cannot replace {holder.title}: a demo never replaces a full model",
+            hint="`zdm promote N --again` puts another version before the gate",
         )
-    return holder, target
+    if target.rolled_back and request.to is None:
+        return (
+            f"{holder.title} stays: {target.title} was rolled back itself "
+            f"(`zdm rollback --to {target.version}` returns to it all the same)"
+        )
+    return ""
+
+
+def _complete_ledger(
+    settings: Settings, client: MlflowClient, holder: VersionInfo, request: Request
+) -> None:
+    path, anchor = ledger_path(settings), RegistryAnchor(client)
+    previous = by_alias(client, PREVIOUS)
+    if previous is None or not previous.rolled_back:
+        ledger.complete(path, anchor, holder.version, holder.package_digest)
+        return
+    # The mark on the version before shows that a rollback was cut short, and not a promotion.
+    ledger.complete(
+        path,
+        anchor,
+        holder.version,
+        holder.package_digest,
+        action="rollback",
+        reason=request.reason,
+        who=request.who,
+    )
 
 
 def _prove(settings: Settings, target: VersionInfo) -> list[Check]:
@@ -111,19 +181,23 @@ def _move(
     client: MlflowClient,
     holder: VersionInfo,
     target: VersionInfo,
-    reason: str,
+    request: Request,
     checks: list[Check],
 ) -> None:
     when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     client.set_model_version_tag(REGISTERED_MODEL, holder.version, ROLLED_BACK, when)
+    client.delete_model_version_tag(REGISTERED_MODEL, target.version, ROLLED_BACK)
     move_champion(client, holder, target)
     ledger.append(
         ledger_path(settings),
+        RegistryAnchor(client),
         action="rollback",
         old=holder.version,
         new=target.version,
-        reason=reason,
+        digest=target.package_digest,
+        reason=request.reason,
         checks=checks,
+        who=request.who,
     )
 
 

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-ROLLED_BACK = "rolled_back"
+ROLLED_BACK, STARTED = "rolled_back", "run_started"
 
 
 @dataclass(frozen=True)
 class VersionInfo:
-    """One model version as its tags tell it; `run_id` is the retraining that made it."""
+    """One model version as its tags tell it; `run_id` is the retraining that made it.
+
+    `started` is when that retraining began, UTC; empty where that was not kept.
+    """
 
     version: str
     model_name: str
@@ -35,6 +38,7 @@ class VersionInfo:
     data_md5: str
     git_commit: str
     rolled_back: bool = False
+    started: str = ""
 
     @property
     def title(self) -> str:
@@ -106,7 +110,19 @@ def version_info(version: ModelVersion) -> VersionInfo:
         data_md5=tags.get("data_md5", ""),
         git_commit=tags.get("git_commit", ""),
         rolled_back=ROLLED_BACK in tags,
+        started=tags.get(STARTED, ""),
     )
+
+
+def is_older(version: VersionInfo, than: VersionInfo) -> bool:
+    """Tell whether a version comes from an earlier retraining, or from the same one earlier.
+
+    A retraining that is cleared keeps its start, whatever number its next version gets. Without a
+    start on both sides the numbers decide.
+    """
+    if version.started and than.started and version.started != than.started:
+        return version.started < than.started
+    return int(version.version) < int(than.version)
 
 
 def download_package(uri: str, version: str, destination: Path) -> Path:
