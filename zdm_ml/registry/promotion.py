@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from zdm_ml.errors import RegistryError
-from zdm_ml.registry import ledger, verdicts
+from zdm_ml.registry import conclusions, ledger
 from zdm_ml.registry.anchor import RegistryAnchor
 from zdm_ml.registry.approval import approval_check, check_digest, standing_approval
 from zdm_ml.registry.connection import connect, registry_errors
@@ -49,9 +49,9 @@ def gate(
     client = connect(settings.mlflow_uri)
     challenger, champion = _opponents(settings, client, wanted)
     if champion is not None and champion.version == challenger.version:
-        return verdicts.unchanged(champion)
+        return conclusions.unchanged(champion)
     checks = _examine(settings, client, challenger, champion, images_for, again=again)
-    said = verdicts.kept if unmet(checks) else verdicts.promotable
+    said = conclusions.kept if unmet(checks) else conclusions.promotable
     return said(challenger, champion, checks)
 
 
@@ -67,9 +67,9 @@ def promote(
     """Make a version champion if the gate lets it; otherwise the champion is kept.
 
     `again` lets a version in that was rolled back, or is older than the champion. Only the package
-    `digest` is promoted, where one is given, and with `approved`, or where params.yaml demands it, only what the ledger
-    holds an approval of. The alias moves under a lock, and only if the champion is still the one
-    that the gate compared with.
+    `digest` is promoted, where one is given, and with `approved`, or where params.yaml demands it,
+    only what the ledger holds an approval of. The alias moves under a lock, and only if the
+    champion is still the one that the gate compared with.
     """
     client = connect(settings.mlflow_uri)
     for _ in range(ATTEMPTS):
@@ -191,15 +191,15 @@ def _decide(
 ) -> Decision:
     """Weigh the gate's checks and the approval; one that is needed and missing is an error."""
     if not approval_needed:
-        said = verdicts.kept if unmet(checks) else verdicts.promoted
+        said = conclusions.kept if unmet(checks) else conclusions.promoted
         return said(challenger, champion, checks)
     approval = standing_approval(ledger.read(path), challenger.version)
     if approval is not None and approval.champion != (champion and champion.version):
-        return verdicts.superseded(challenger, champion, approval, checks)
+        return conclusions.superseded(challenger, champion, approval, checks)
     if unmet(checks):
-        return verdicts.kept(challenger, champion, checks)
+        return conclusions.kept(challenger, champion, checks)
     proof = approval_check(approval, challenger)
-    return verdicts.promoted(challenger, champion, [*checks, proof])
+    return conclusions.promoted(challenger, champion, [*checks, proof])
 
 
 def _confirm(settings: Settings, client: MlflowClient, champion: VersionInfo) -> Decision:
@@ -209,4 +209,4 @@ def _confirm(settings: Settings, client: MlflowClient, champion: VersionInfo) ->
         if holder is not None and holder.version == champion.version:
             anchor, digest = RegistryAnchor(client), champion.package_digest
             ledger.complete(ledger_path(settings), anchor, holder.version, digest)
-    return verdicts.unchanged(champion)
+    return conclusions.unchanged(champion)
