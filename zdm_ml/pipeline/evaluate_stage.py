@@ -1,4 +1,4 @@
-"""The stage `evaluate`: one model's scores, threshold, figures, curves and robustness."""
+"""The stage `evaluate`: one model's scores, threshold, figures, curves, robustness and maps."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ PERTURBATION_COLUMNS = (
 def evaluate(
     context: Context, name: str, progress: Progress = lambda done, total: None
 ) -> dict[str, Any]:
-    """Write scores, decision, metrics, curves, robustness and heat maps of one model.
-
-    Returns the figures of metrics.json.
+    """Write all that is measured of one model; return the figures of metrics.json.
 
     The threshold comes from the calibration castings: the test castings only measure it. What a
     split leaks is in the figures as `leaky`; `seen` are images of castings that trained the model.

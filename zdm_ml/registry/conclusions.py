@@ -51,11 +51,11 @@ def superseded(
     checks: Sequence[Check],
 ) -> Decision:
     """The approval came too late: another version is champion than the one compared with."""
-    then = f"version {approval.champion} was champion" if approval.champion else "there was none"
+    then = f"version {approval.champion} was" if approval.champion else "there was no"
     reason = (
         f"{_stays(champion)}; the approval of {challenger.title} by {approval.who} is superseded: "
-        f"it was asked for when {then}. Trigger DAG `promote` with version {challenger.version} "
-        "to ask again"
+        f"it was asked for when {then} champion. Trigger DAG `promote` with version "
+        f"{challenger.version} to ask again"
     )
     return _decision(challenger, champion, "superseded", reason, checks)
 
