@@ -121,11 +121,14 @@ def test_the_request_shows_what_is_decided() -> None:
     checks = (check("escapes", True, 0, 1), check("cost_per_image", True, 0.01234567, None))
     decision = Decision("2", None, "promotable", "it passes", checks, digest=DIGEST, champion="1")
 
-    text = request_text(decision, version("2", name="a|b"), version("1"), POLICY, "http://mlflow")
+    text = request_text(
+        decision, version("2", name="a|b"), version("1"), POLICY, "http://mlflow", packet="/#/p"
+    )
 
     assert "**version 2, a|b** would replace **version 1, luna**." in text
     assert f"`{DIGEST}`" in text
     assert "(http://mlflow/#/models/casting-inspector/versions/2)" in text
+    assert "[decision packet](http://mlflow/#/p)" in text
     assert "| escapes | passed | 0 | 1 |" in text
     assert "| cost_per_image | passed | 0.01235 |  |" in text
     assert "if it holds and version 1 is still champion" in text
@@ -136,7 +139,7 @@ def test_the_request_shows_what_is_decided() -> None:
 def test_a_first_champion_is_announced_as_one() -> None:
     decision = Decision("2", None, "promotable", "it passes", digest=DIGEST)
 
-    text = request_text(decision, version("2"), None, POLICY, "http://mlflow")
+    text = request_text(decision, version("2"), None, POLICY, "http://mlflow", packet="/#/p")
 
     assert "would be the first champion" in text
     assert "if it holds and there is still no champion" in text

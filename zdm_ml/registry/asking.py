@@ -7,6 +7,7 @@ from typing import Any
 
 from zdm_ml.registry.connection import connect, registry_errors
 from zdm_ml.registry.decision import Decision, Value
+from zdm_ml.registry.packet import FOLDER, PAGE
 from zdm_ml.registry.policy import ApprovalPolicy, approval_policy
 from zdm_ml.registry.versions import VersionInfo, by_number
 from zdm_ml.settings import REGISTERED_MODEL, Settings
@@ -23,13 +24,21 @@ def approval_request(settings: Settings, decision: Decision, *, ask: bool) -> di
     with registry_errors(settings.mlflow_uri, "asking for the versions"):
         challenger = by_number(client, decision.version)
         champion = by_number(client, decision.champion) if decision.champion else None
+        run = client.get_run(challenger.mlflow_run_id).info
     if not (ask or policy.requires(challenger.profile)):
         return None
     return {
         "approvers": list(policy.approvers),
         "hours": policy.hours,
         "subject": f"Promote {challenger.title}?",
-        "body": request_text(decision, challenger, champion, policy, settings.mlflow_uri),
+        "body": request_text(
+            decision,
+            challenger,
+            champion,
+            policy,
+            settings.mlflow_uri,
+            packet=f"/#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{FOLDER}/{PAGE}",
+        ),
     }
 
 
@@ -39,8 +48,13 @@ def request_text(
     champion: VersionInfo | None,
     policy: ApprovalPolicy,
     mlflow_uri: str,
+    *,
+    packet: str,
 ) -> str:
-    """Return the request as Markdown: the version, the gate's checks, what each answer does."""
+    """Return the request as Markdown: the version, the gate's checks, what each answer does.
+
+    `packet` is where MLflow's pages show the decision packet.
+    """
     replaced = f"replace **{champion.title}**" if champion else "be the first champion"
     still = (
         f"version {champion.version} is still champion"
@@ -50,6 +64,7 @@ def request_text(
     link = f"{mlflow_uri}/#/models/{REGISTERED_MODEL}/versions/{challenger.version}"
     facts = {
         "in MLflow": f"[{REGISTERED_MODEL}, version {challenger.version}]({link})",
+        "evidence": f"[decision packet]({mlflow_uri}{packet})",
         "package": _code(decision.digest),
         "images": _code(challenger.data_md5),
         "code": _code(challenger.git_commit),
