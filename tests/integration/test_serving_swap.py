@@ -137,7 +137,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
                 castings=folder / "castings",
                 source=source,
             )
-            published.append(publish(client, package, run.info.run_id).version)
+            published.append(publish(client, package, run.info.run_id, started="").version)
         yield Registry(folder, port, (published[0], published[1]))
 
 
