@@ -257,7 +257,7 @@ def test_the_named_persons_approval_promotes_and_is_in_the_ledger(site: Site) ->
     assert [line["action"] for line in (asked, approved, promoted)] == ["ask", "approve", "promote"]
     assert approved["who"] == "anna"
     assert approved["reason"].endswith(REASON)
-    assert approved["digest"] == promoted["digest"]
+    assert approved["package_digest"] == promoted["package_digest"]
     assert promoted["reason"].endswith("approved by anna")
     assert site.waiting() == {older}
 
