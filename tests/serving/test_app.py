@@ -91,13 +91,13 @@ def test_the_answer_has_exactly_the_agreed_keys(sturdy: Client) -> None:
     answer = sturdy.post("/predict", content=encoded()).json()
 
     assert list(answer) == [
+        "verdict",
+        "score",
         "threshold",
         "ok_below",
         "defect_from",
         "guaranteed",
         "guarantee",
-        "verdict",
-        "score",
         "prediction_id",
         "image_sha256",
         "model",

@@ -32,11 +32,16 @@ class Rules(BaseModel):
     guarantee: str
 
 
-class Prediction(Rules):
-    """`score` is P(defect), `ms` the milliseconds from the whole body to the answer."""
+class Verdict(BaseModel):
+    """`score` is P(defect); `review` asks for a person."""
 
     verdict: Literal["ok", "defect", "review"]
     score: float
+
+
+class Prediction(Rules, Verdict):
+    """`ms`: milliseconds from the whole body to the answer."""
+
     prediction_id: str
     image_sha256: str
     model: ModelId
