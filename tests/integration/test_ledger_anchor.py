@@ -21,13 +21,6 @@ from zdm_ml.settings import REGISTERED_MODEL
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    running = MlflowServer(tmp_path_factory.mktemp("mlflow")).start()
-    yield running
-    running.kill()
-
-
 @pytest.fixture
 def path(tmp_path: Path, server: MlflowServer) -> Iterator[Path]:
     """A ledger of three decisions, anchored."""

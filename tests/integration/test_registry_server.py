@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-from foundry import Foundry, forget_everything
+from foundry import Foundry
 from mlflow_server import MlflowServer, free_port
 from registry_builders import DATA_MD5, METRICS, make_castings
 
@@ -32,19 +31,6 @@ from zdm_ml.registry.versions import champion, download_package, registered_runs
 from zdm_ml.settings import EXPERIMENT, REGISTERED_MODEL
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    running = MlflowServer(tmp_path_factory.mktemp("mlflow")).start()
-    yield running
-    running.kill()
-
-
-@pytest.fixture
-def foundry(tmp_path: Path, project: Path, server: MlflowServer) -> Iterator[Foundry]:
-    yield Foundry(tmp_path, project, server)
-    forget_everything(server)
 
 
 def test_registration_makes_one_version_with_evidence(foundry: Foundry) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from foundry import Foundry, Inference, forget_everything
-from mlflow_server import MlflowServer
+from foundry import Foundry, Inference
 
 from zdm_ml.errors import PackageError, RegistryError
 from zdm_ml.registry import ledger
@@ -20,19 +18,6 @@ from zdm_ml.registry.rollback import verify_live
 from zdm_ml.settings import REGISTERED_MODEL
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    running = MlflowServer(tmp_path_factory.mktemp("mlflow")).start()
-    yield running
-    running.kill()
-
-
-@pytest.fixture
-def foundry(tmp_path: Path, project: Path, server: MlflowServer) -> Iterator[Foundry]:
-    yield Foundry(tmp_path, project, server)
-    forget_everything(server)
 
 
 def _moves(entries: list[dict[str, Any]]) -> list[tuple[str, str | None, str]]:

@@ -71,7 +71,7 @@ def ok_limit(lowest: Floats, max_rate: float, confidence: float) -> float | None
     strictest up. The one that passes k of the n defective castings has the exact binomial p-value
     P(Bin(n, `max_rate`) <= k); the first above 1 - `confidence` ends the search (a fixed sequence,
     so no correction). For continuous scores it is the limit of Wilks (Ann. Math. Stat. 12, 1941):
-    the k-th lowest score itself, which is passed by nobody at or above it.
+    the (k + 1)-th lowest score for the last such k, below which k castings lie.
     """
     from scipy.stats import binom
 

@@ -148,7 +148,6 @@ def _learn(
         mean = functional.cross_entropy(logits, truth, label_smoothing=label_smoothing)
         counts = weight * len(truth) / len(targets)
         # torch leaves `backward` untyped.
-        # torch leaves `backward` untyped.
         (mean if counts == 1 else mean * counts).backward()  # type: ignore[no-untyped-call]
         means.append(mean.detach() if len(parts) == 1 else mean.detach() * len(truth))
     return means[0] if len(parts) == 1 else torch.stack(means).sum() / len(targets)
