@@ -34,7 +34,7 @@ status: $(READY)  ## Show health, URLs and the champion
 	@$(BIN)/zdm status
 
 test: $(READY)  ## All tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-unit: $(READY)  ## Unit tests alone
 	$(BIN)/python -m pytest -n auto -m "not integration and not e2e"

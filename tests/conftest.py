@@ -62,6 +62,18 @@ def pytest_report_header() -> str:
     return f"castings: {'real' if REAL_CASTINGS.is_file() else 'synthetic'}"
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a module that starts servers on one worker: its tests share them, in file order.
+
+    What starts a whole stack names the group `stack`, as two stacks at once are slow to start.
+    """
+    for item in items:
+        starts_servers = item.get_closest_marker("integration") or item.get_closest_marker("e2e")
+        if starts_servers and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Nets this small only wait for each other's threads on a busy machine."""

@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from mlflow_server import MlflowServer, free_port
+from mlflow_server import MlflowServer
+from ports import free_port
 from registry_builders import DATA_MD5, make_castings, make_run
 
 from zdm_ml.pipeline.plan import RunRecord

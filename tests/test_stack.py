@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ports import stack_ports
 
 from zdm_ml.components import (
     child_environment,
@@ -27,12 +28,7 @@ from zdm_ml.stack import check_health, down, port_is_free, up
 @pytest.fixture
 def settings(project: Path, tmp_path: Path) -> Settings:
     """A stack of its own on free ports."""
-    ports = {}
-    for name in ("AIRFLOW", "MLFLOW", "INFERENCE"):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports[f"ZDM_{name}_PORT"] = str(probe.getsockname()[1])
-    return load_settings({"ZDM_HOME": str(tmp_path / "home"), **ports}, root=project)
+    return load_settings({"ZDM_HOME": str(tmp_path / "home"), **stack_ports()}, root=project)
 
 
 @pytest.fixture

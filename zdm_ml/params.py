@@ -7,25 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from zdm_ml.errors import ConfigError
-from zdm_ml.recipes import ModelOverrides, Recipe, RecipeName, RecipeParams, demands, resolve
+from zdm_ml.params_demands import params_demands
+from zdm_ml.recipes import ModelOverrides, Recipe, RecipeName, RecipeParams, resolve
 from zdm_ml.schema import build
 
 Transfer = Literal["full", "partial", "feature_extraction"]
 Profile = Literal["full", "quick", "smoke"]
 Protocol = Literal["grouped", "shipped", "kfold"]
 Precision = Literal["auto", "fp32", "bf16"]
-
-MODEL_NAMES = (
-    "luna",
-    "alexnet",
-    "resnet18",
-    "efficientnet_v2_s",
-    "convnext_tiny",
-    "vit_b_16",
-    "swin_t",
-    "dino_vits8",
-)
-"""Those of the zoo, which needs torch; a DAG that reads params.yaml must not."""
 
 
 @dataclass(frozen=True)
@@ -227,88 +216,11 @@ def parse_params(raw: Any, source: str) -> Params:
     if not isinstance(raw, dict):
         raise ConfigError(f"{source}: expected a mapping of sections")
     params = cast(Params, build(Params, {**raw, "raw": raw}, source))
-    _check_ranges(params, source)
+    for demand, holds in params_demands(params).items():
+        if not holds:
+            raise ConfigError(f"{source}: {demand}", hint="correct the value")
     for recipe in get_args(RecipeName):
         for name in params.models:
             params.named_recipe(recipe, name, scratch=True)
             params.named_recipe(recipe, name, scratch=False)
     return params
-
-
-def _check_ranges(params: Params, source: str) -> None:
-    split, cost, saliency = params.split, params.cost, params.saliency
-    held_out = split.val + split.calibration + split.test
-    known, recipes = ", ".join(MODEL_NAMES), ", ".join(get_args(RecipeName))
-    facts = {
-        "seed: at least 0": params.seed >= 0,
-        "models: name at least one model": bool(params.models),
-        "split.val, split.calibration and split.test: each above 0, together below 1": (
-            min(split.val, split.calibration, split.test) > 0 and held_out < 1
-        ),
-        "split.folds: at least 2": split.folds >= 2,
-        "split.lockbox: open needs split.protocol grouped": (
-            split.lockbox == "closed" or split.protocol == "grouped"
-        ),
-        "split.fold: at least 0 and below split.folds": 0 <= split.fold < split.folds,
-        "evaluate.confidence: above 0.5 and below 1": 0.5 < params.evaluate.confidence < 1,
-        "evaluate.resamples: at least 100": params.evaluate.resamples >= 100,
-        "saliency.castings, saliency.images and saliency.maps: at least 0": (
-            min(saliency.castings, saliency.images, saliency.maps) >= 0
-        ),
-        "saliency.floor and saliency.threshold: above 0 and at most 1": (
-            0 < saliency.floor <= 1 and 0 < saliency.threshold <= 1
-        ),
-        "saliency.tolerance: at least 0 and below 1": 0 <= saliency.tolerance < 1,
-        "saliency.steps: at least 2": saliency.steps >= 2,
-        "train.views: at least 1": params.train.views >= 1,
-        f"recipes: exactly {recipes}": set(params.recipes) == set(get_args(RecipeName)),
-        "cost.escape, cost.overkill and cost.review: at least 0, escape above 0": (
-            cost.escape > 0 and min(cost.overkill, cost.review) >= 0
-        ),
-        "cost.prevalence: above 0 and below 1": 0 < cost.prevalence < 1,
-        "cost.takt_seconds: above 0": cost.takt_seconds > 0,
-        "verdict.max_escape_rate: above 0 and below 1": 0 < params.verdict.max_escape_rate < 1,
-        "verdict.confidence: above 0.5 and below 1": 0.5 < params.verdict.confidence < 1,
-        "confirm.seeds: at least 1": params.confirm.seeds >= 1,
-        "latency.repeats: at least 1": params.latency.repeats >= 1,
-        "select.escape_margin: above 0 and below 1": 0 < params.select.escape_margin < 1,
-        "select.overkill_margin: above 0 and below 1": 0 < params.select.overkill_margin < 1,
-        "select.cost_margin: at least 0": params.select.cost_margin >= 0,
-        "select.test_uses: at least 1": params.select.test_uses >= 1,
-        "select.min_models: at least 1": params.select.min_models >= 1,
-    } | _promotion_demands(params.promote, params.profile)
-    for name, model in params.models.items():
-        facts[f"models.{name}: no such model, only {known}"] = name in MODEL_NAMES
-        for own in model.recipes:
-            where = f"models.{name}.recipes.{own}"
-            facts[f"{where}: no such recipe, only {recipes}"] = own in params.recipes
-    for name, recipe in params.recipes.items():
-        facts |= {f"recipes.{name}.{key}": holds for key, holds in demands(recipe).items()}
-    for demand, holds in facts.items():
-        if not holds:
-            raise ConfigError(f"{source}: {demand}", hint="correct the value")
-
-
-def _promotion_demands(promote: PromoteParams, profile: str) -> dict[str, bool]:
-    names = promote.approvers
-    return {
-        f"promote.min_castings: a number above 0 for profile {profile!r}": (
-            promote.min_castings.get(profile, 0) >= 1
-        ),
-        f"promote.floors and promote.perturbation_floors: one for profile {profile!r}": (
-            profile in promote.floors and profile in promote.perturbation_floors
-        ),
-        f"promote.escape_margins: above 0, at most 1, for profile {profile!r}": (
-            0 < promote.escape_margins.get(profile, 0) <= 1
-        ),
-        f"promote.require_approval: true or false for profile {profile!r}": (
-            profile in promote.require_approval
-        ),
-        # Airflow takes an empty list for "anybody".
-        "promote.approvers: at least one name, none empty, none twice": (
-            bool(names) and all(map(str.strip, names)) and len(set(names)) == len(names)
-        ),
-        "promote.approval_hours: above 0 and at most 8760, a year": (
-            0 < promote.approval_hours <= 8760
-        ),
-    }

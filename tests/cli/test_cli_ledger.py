@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from memory_anchor import MemoryAnchor
-from mlflow_server import free_port
+from ports import free_port
 
 from zdm_ml.registry import ledger
 

@@ -5,7 +5,6 @@ One stack serves all tests; they run in file order, as a day with the product wo
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -21,12 +20,14 @@ import numpy as np
 import pytest
 import requests
 from nbclient import NotebookClient
+from ports import stack_ports
 
 from zdm_ml.registry.glance import Counts, count_entries
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(1500),
+    pytest.mark.xdist_group("stack"),
     # jupyter_client still calls what zmq is about to drop.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
@@ -75,12 +76,7 @@ def site(make_checkout: Callable[[], Path]) -> Iterator[Site]:
         for key, value in os.environ.items()
         if not key.startswith(("ZDM_", "AIRFLOW", "MLFLOW"))
     }
-    with contextlib.ExitStack() as held:
-        for name in ("AIRFLOW", "MLFLOW", "INFERENCE"):
-            probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            inherited[f"ZDM_{name}_PORT"] = str(probe.getsockname()[1])
-    site = Site(make_checkout(), inherited)
+    site = Site(make_checkout(), inherited | stack_ports())
     try:
         yield site
     finally:

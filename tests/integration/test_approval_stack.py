@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from ports import stack_environment
 
 from zdm_ml.airflow_api import AirflowApi, airflow_api
 from zdm_ml.components import password
@@ -32,7 +32,11 @@ from zdm_ml.registry.glance import champion_summary
 from zdm_ml.settings import Settings, load_settings
 from zdm_ml.stack import check_health, down
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("stack"),
+]
 
 ASKED_BY_FORM = {"version": 3, "ask_approval": True}
 REASON = "looked at both; $(touch x) 'quoted'"
@@ -122,7 +126,8 @@ def site(
     """The stack after `zdm run` of a project with one model that only anna may approve."""
     root = make_checkout()
     _keep_luna_alone(root)
-    environ = _environment(root, tmp_path_factory.mktemp("state") / "home")
+    environ = stack_environment(root, tmp_path_factory.mktemp("state") / "home")
+    environ["ZDM_AIRFLOW_USERS"] = "anna:user,ben:op,vera:viewer"
     site = Site(environ, load_settings(environ))
     site.commit("promote", require_approval={"smoke": True, "full": True}, approvers=["anna"])
     site.zdm("data", "import", "synthetic", "--parts", "12", "--views", "4")
@@ -138,29 +143,6 @@ def _keep_luna_alone(root: Path) -> None:
         values = yaml.safe_load((root / name).read_text())
         values["models"] = {"luna": values["models"]["luna"]}
         (root / name).write_text(yaml.safe_dump(values))
-
-
-def _environment(root: Path, home: Path) -> dict[str, str]:
-    ports = {}
-    with contextlib.ExitStack() as held:
-        for name in ("AIRFLOW", "MLFLOW", "INFERENCE"):
-            probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports[f"ZDM_{name}_PORT"] = str(probe.getsockname()[1])
-    inherited = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("ZDM_", "AIRFLOW", "MLFLOW"))
-    }
-    return {
-        **inherited,
-        **ports,
-        "ZDM_ROOT": str(root),
-        "ZDM_HOME": str(home),
-        # At a quarter of an hour an intake would run beside what the tests ask for.
-        "ZDM_INTAKE_SCHEDULE": "0 0 1 1 *",
-        "ZDM_AIRFLOW_USERS": "anna:user,ben:op,vera:viewer",
-    }
 
 
 def git(root: Path, *arguments: str) -> None:

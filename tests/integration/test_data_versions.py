@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from zdm_ml.data.importing import import_data
 from zdm_ml.data.integrity import find_damage
 from zdm_ml.data.listing import read_listing
 from zdm_ml.data.lockbox import set_aside
+from zdm_ml.data.rotation import rotate
 from zdm_ml.data.sides import LOCKBOX
 from zdm_ml.data.versions import BRANCH, entries_of, resolve, versions
 from zdm_ml.errors import DataError, PipelineError
@@ -392,3 +394,25 @@ def test_a_lockbox_is_drawn_once_and_kept_by_later_versions(
     imported = import_data(desk.settings, dataset, desk.params)
     assert not imported.changed
     assert {e.part for e in entries_of(desk.root, BRANCH) or [] if e.side == LOCKBOX} == inside
+
+
+def test_fresh_castings_take_the_test_side_and_the_old_ones_train(
+    desk: CastingsDesk,
+) -> None:
+    before = {entry.part: entry.side for entry in entries_of(desk.root, BRANCH) or []}
+    learned = {part for part, side in before.items() if side in ("val", "calibration")}
+
+    proposed, none = rotate(desk.settings, desk.params, learned, apply=False)
+    rotation, version = rotate(desk.settings, desk.params, learned, apply=True)
+
+    assert none is None
+    assert proposed == rotation
+    assert version is not None
+    after = {entry.part: entry.side for entry in entries_of(desk.root, version.commit) or []}
+    fresh = {part for part, side in after.items() if side == "test"}
+    assert fresh == {part for parts in rotation.fresh.values() for part in parts}
+    assert not fresh & (learned | {part for part, side in before.items() if side == "test"})
+    assert Counter(after.values()) == Counter(before.values())
+    with pytest.raises(DataError, match="too few fresh castings: 2 ok and 2 defect are missing"):
+        rotate(desk.settings, desk.params, set(after), apply=True)
+    assert resolve(desk.root).commit == version.commit

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import requests
 from foundry import Foundry
-from mlflow_server import MlflowServer, free_port
+from mlflow_server import MlflowServer
+from ports import free_port
 from registry_builders import DATA_MD5, METRICS, make_castings
 
 from zdm_ml.errors import PackageError, RegistryError

@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from ports import free_port
 from registry_builders import make_castings, make_run
 
 from zdm_ml.data.images import decode_grey
@@ -42,11 +43,6 @@ pytestmark = [
 
 CLIENTS = 8
 SWAPS = 6
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def wait_for(fact: Callable[[], bool], seconds: float = 60) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import psutil
 import pytest
 from foundry import Foundry
 from mlflow_server import MlflowServer
+from ports import stack_environment
 
 from zdm_ml.airflow_api import airflow_api
 from zdm_ml.components import USER
@@ -27,7 +27,11 @@ from zdm_ml.settings import Settings, load_settings
 from zdm_ml.stack import check_health, down, port_is_free, up
 from zdm_ml.supervisor import stack_processes, supervisor_process
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("stack"),
+]
 
 SLEEPER = """
 from airflow.providers.standard.operators.bash import BashOperator
@@ -45,21 +49,7 @@ def environ(
     """The environment of a shell that uses a checkout, state folder and ports of its own."""
     root = make_checkout()
     (root / "dags" / "sleeper.py").write_text(SLEEPER)
-    ports = {}
-    with contextlib.ExitStack() as held:
-        for name in ("AIRFLOW", "MLFLOW", "INFERENCE"):
-            probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports[f"ZDM_{name}_PORT"] = str(probe.getsockname()[1])
-    inherited = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("ZDM_", "AIRFLOW", "MLFLOW"))
-    }
-    home = tmp_path_factory.mktemp("state") / "home"
-    # At a quarter of an hour an intake would run beside what the tests ask for.
-    quiet = {"ZDM_INTAKE_SCHEDULE": "0 0 1 1 *"}
-    return {**inherited, **ports, **quiet, "ZDM_ROOT": str(root), "ZDM_HOME": str(home)}
+    return stack_environment(root, tmp_path_factory.mktemp("state") / "home")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow_server import MlflowServer, free_port
+from mlflow_server import MlflowServer
+from ports import free_port
 
 from zdm_ml.registry.connection import connect
 from zdm_ml.registry.runs import TrainedModel, Training, ensure_run, start_parent

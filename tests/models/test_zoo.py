@@ -6,7 +6,8 @@ import yaml
 
 from zdm_ml.errors import ConfigError
 from zdm_ml.models import zoo
-from zdm_ml.params import MODEL_NAMES, parse_params
+from zdm_ml.params import parse_params
+from zdm_ml.params_demands import MODEL_NAMES
 from zdm_ml.pipeline.profiles import overlay, profile_names
 
 ROOT = Path(__file__).parents[2]

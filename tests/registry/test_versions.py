@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from mlflow_server import free_port
+from ports import free_port
 
 from zdm_ml.errors import RegistryError
 from zdm_ml.registry.connection import Patience

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from parallel_training import DIES, RECIPES, noise, run, small, work
+from ports import free_port
 from torch import multiprocessing, nn
 
 from zdm_ml.errors import ConfigError
@@ -30,9 +30,7 @@ def meeting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes left what they saw; the second has died."""
     folder = tmp_path_factory.mktemp("meeting")
     with pytest.MonkeyPatch.context() as patch:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            patch.setenv("MASTER_PORT", str(probe.getsockname()[1]))
+        patch.setenv("MASTER_PORT", str(free_port()))
         patch.setenv("MASTER_ADDR", "127.0.0.1")
         context = multiprocessing.start_processes(
             work, (PROCESSES, folder), PROCESSES, join=False, start_method="spawn"

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from zdm_ml.data.assignment import make_entries, recognise
-from zdm_ml.data.checkout import checkout_data, place
-from zdm_ml.data.layout import image_paths
-from zdm_ml.data.listing import Census, Entry, count_entries, listing_text
+from zdm_ml.data.listing import Census, Entry, count_entries
 from zdm_ml.data.manifest import Row
-from zdm_ml.data.publication import newest, publish_version, workshop
-from zdm_ml.data.sides import LEAST, LOCKBOX, deal, group_castings, rank, remembered_sides
-from zdm_ml.data.versions import DataVersion
+from zdm_ml.data.redealing import newest_opened
+from zdm_ml.data.sides import LEAST, LOCKBOX, group_castings, rank
+from zdm_ml.data.versions import DataVersion, entries_of
 from zdm_ml.errors import DataError
 from zdm_ml.params import Params
-from zdm_ml.pipeline.workspace import add_worktree
 from zdm_ml.settings import Settings
 
 MADE_BY = "lockbox"
@@ -42,26 +38,12 @@ def set_aside(
     Drawn by `seed`, class by class; castings that may be one go together. Raises `DataError` when
     there is a lockbox already, or when too few castings are left for a split.
     """
-    with workshop(settings) as work:
-        before, listed = newest(settings)
-        if before is None:
-            raise DataError("no data version yet", hint="`zdm data import` makes the first")
-        _check_none(listed, before)
-        tree, folder = work / "before", work / "castings"
-        add_worktree(settings, tree)
-        checkout_data(settings, tree, before.commit)
-        (tree / "data" / "castings").rename(folder)
-        known = {entry.path: entry.part for entry in listed if entry.known}
-        rows = recognise(folder, image_paths(folder), known, listed, params, progress)
-        chosen = draw(rows, share, seed)
-        entries = [
-            replace(entry, side=LOCKBOX) if entry.part in chosen else entry
-            for entry in make_entries(rows, folder, known, listed, params)
-        ]
-        deal(rows, remembered_sides(entries), params.split, params.seed)
-        version, folder, _ = publish_version(settings, work, entries, made_by=MADE_BY)
-        place(settings, folder, listing_text(entries))
-    return Locked(version, count_entries(entry for entry in entries if entry.side == LOCKBOX))
+    with newest_opened(settings, params, progress) as opened:
+        _check_none(opened.listed, opened.before)
+        chosen = draw(opened.rows, share, seed)
+        version = opened.publish(dict.fromkeys(chosen, LOCKBOX), MADE_BY)
+    listed = entries_of(settings.root, version.commit) or []
+    return Locked(version, count_entries(entry for entry in listed if entry.side == LOCKBOX))
 
 
 def draw(rows: Sequence[Row], share: float, seed: int) -> set[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zdm_ml.files import sha256_file
 from zdm_ml.registry.connection import registry_errors
+from zdm_ml.registry.decision import Check
 from zdm_ml.registry.packet import FOLDER, PAGE
 from zdm_ml.registry.reuse import TEST_SET, count_uses
 from zdm_ml.registry.versions import VersionInfo
@@ -19,23 +20,31 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PACKET, PACKET_DIGEST = "packet", "packet_digest"
+KEPT = 12
+"""How many digits of a page's sha256 name the folder that keeps it."""
 _LEADERBOARD = "reports/leaderboard.json"
 
 
-def file_packet(client: MlflowClient, version: VersionInfo, folder: Path) -> None:
-    """Log the packet's folder with the training run, and name it in the version's tags.
+def file_packet(client: MlflowClient, version: VersionInfo, folder: Path) -> Check:
+    """Log the packet's folder with the training run and with the version; return what names it.
 
-    The tags name page and sha256, so that an auditor can tell whether it is the one that was
-    decided upon. The gate asked again replaces it.
+    With the run lies the latest packet. With the version lie all of them, each in a folder named
+    by the sha256 of its page, which the check carries into ledger and request: what a decision
+    rested on is not overwritten when the gate is asked again.
     """
+    digest = sha256_file(folder / PAGE)
     with registry_errors(str(client.tracking_uri), "filing the decision packet"):
+        entry = client.get_model_version(REGISTERED_MODEL, version.version).model_id
+        if entry is not None:  # versions that the product did not register have none
+            client.log_model_artifacts(entry, str(folder), f"{FOLDER}/{digest[:KEPT]}")
         client.log_artifacts(version.mlflow_run_id, str(folder), FOLDER)
         tags = {
             PACKET: f"runs:/{version.mlflow_run_id}/{FOLDER}/{PAGE}",
-            PACKET_DIGEST: sha256_file(folder / PAGE),
+            PACKET_DIGEST: digest,
         }
         for key, value in tags.items():
             client.set_model_version_tag(REGISTERED_MODEL, version.version, key, value)
+    return Check(PACKET, "passed", digest[:KEPT])
 
 
 def leaderboard_of(client: MlflowClient, version: VersionInfo) -> Sequence[dict[str, Any]]:

@@ -144,8 +144,8 @@ def _examine(
         packet = Path(temporary) / FOLDER
         board, reuse = leaderboard_of(client, challenger), reuse_of(client, challenger, level)
         write_packet(packet, challenger, champion, examination, policy, board, reuse)
-        file_packet(client, challenger, packet)
-    return examination.checks
+        filed = file_packet(client, challenger, packet)
+    return [*examination.checks, filed]
 
 
 def _conclude(
