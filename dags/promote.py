@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, Param
 from approval_operator import ASK_APPROVAL, REASON, PromotionApproval
-from stage_operator import CommandOperator, retrying
+from stage_operator import CommandOperator, retrying, verify_live
 
 CHALLENGER = Asset("casting-inspector-challenger")
 CHECKED = "ti.xcom_pull(task_ids='gate', key='result')"
@@ -95,12 +95,6 @@ with DAG(
         execution_timeout=timedelta(hours=1),
         **retrying(2),
     )
-    verify_live = CommandOperator(
-        task_id="verify_live",
-        command="zdm verify-live --json",
-        execution_timeout=timedelta(minutes=10),
-        **retrying(2),
-    )
     gate.set_downstream(approval)
     approval.set_downstream(promote)
-    promote.set_downstream(verify_live)
+    promote.set_downstream(verify_live())

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from airflow.sdk import DAG, Param
-from stage_operator import CommandOperator, retrying
+from stage_operator import CommandOperator, retrying, verify_live
 
 with DAG(
     dag_id="rollback",
@@ -45,10 +45,4 @@ with DAG(
         execution_timeout=timedelta(minutes=15),
         **retrying(1),
     )
-    verify_live = CommandOperator(
-        task_id="verify_live",
-        command="zdm verify-live --json",
-        execution_timeout=timedelta(minutes=10),
-        **retrying(2),
-    )
-    rollback.set_downstream(verify_live)
+    rollback.set_downstream(verify_live())

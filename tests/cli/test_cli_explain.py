@@ -14,7 +14,7 @@ from zdm_ml.errors import DataError, PackageError
 from zdm_ml.files import read_json, write_json
 from zdm_ml.registry.assembly import assemble
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("in_project", "one_thread")
 
 SAID = "the heat maps point at the defect in 12 of 60 synthetic castings, below the floor of 50%"
 
@@ -43,11 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             source=source,
         )
     return folder
-
-
-@pytest.fixture(autouse=True)
-def in_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZDM_ROOT", str(project))
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from zdm_ml.cli import app
 from zdm_ml.errors import DataError
 from zdm_ml.registry.assembly import assemble
 
+pytestmark = pytest.mark.usefixtures("in_project")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -25,11 +27,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source=source,
     )
     return folder
-
-
-@pytest.fixture(autouse=True)
-def in_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZDM_ROOT", str(project))
 
 
 def predict(folder: Path, *arguments: str | Path) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from zdm_ml.errors import DataError
@@ -64,7 +65,7 @@ def select(
     found = compare(reference.model_name) if reference else ()
     comparisons = {each.model_name: each for each in found}
     contest = _Contest(policy, by_cost, reference, comparisons, lead.doubt if lead else "")
-    winner = contest.winner()
+    winner = contest.winner
     ranked = sorted(by_cost, key=lambda each: (each is not winner, bool(beyond(each, policy))))
     rows = [
         {"rank": rank, "model_name": each.model_name, "reason": contest.reason(each)}
@@ -96,6 +97,7 @@ class _Contest:
     comparisons: Mapping[str, Comparison]
     doubt: str
 
+    @cached_property
     def winner(self) -> Candidate | None:
         """Return the reference, or the cheapest model that may take its place."""
         best = self.reference
@@ -107,7 +109,7 @@ class _Contest:
 
     def reason(self, candidate: Candidate) -> str:
         """Say in a sentence why a model won or not."""
-        best, winner = self.reference, self.winner()
+        best, winner = self.reference, self.winner
         limit = beyond(candidate, self.policy)
         if best is None or limit:
             return f"is out of the contest: {limit}"
@@ -205,7 +207,7 @@ def _verdict(contest: _Contest, failed: Mapping[str, str], eligible: bool) -> st
     total = len(ranked) + len(failed)
     missing = f"; missing: {', '.join(sorted(failed))}" if failed else ""
     counts = f"{len(ranked)} of {total} models were evaluated{missing}"
-    winner = contest.winner()
+    winner = contest.winner
     if winner is not None and eligible:
         return f"{winner.model_name} {contest.reason(winner)}; {counts}"
     if winner is None and ranked:

@@ -11,15 +11,12 @@ from typing import Any
 from zdm_ml.data.manifest import read_manifest
 from zdm_ml.evaluation.figures import decision_figures
 from zdm_ml.evaluation.lead import lead_of
-from zdm_ml.evaluation.scoring import score_rows
 from zdm_ml.files import write_json
-from zdm_ml.models.net import load_net
 from zdm_ml.pipeline.compare_stages import candidates_of, evaluated, policy_of
-from zdm_ml.pipeline.evaluate_stage import HELD_OUT, calibrated
+from zdm_ml.pipeline.evaluate_stage import HELD_OUT, judged
 from zdm_ml.pipeline.reporter import Show
 from zdm_ml.pipeline.stages import Context
 from zdm_ml.pipeline.train_stage import train_into
-from zdm_ml.training.device import choose_device
 
 logger = logging.getLogger(__name__)
 
@@ -56,18 +53,10 @@ def cost_with_seed(context: Context, name: str, seed: int, show: Show) -> float:
     with tempfile.TemporaryDirectory(dir=home, prefix=".confirm-") as temporary:
         folder = Path(temporary) / name
         train_into(alone, name, folder, Path(temporary) / "history.csv", show)
-        params = alone.params
         rows = [row for row in read_manifest(alone.paths["manifest"]) if row.split in HELD_OUT]
-        scores = score_rows(
-            load_net(folder, choose_device(params.train.device)),
-            rows,
-            alone.paths["castings"],
-            batch_size=params.evaluate.batch_size,
-            max_pixels=params.audit.max_pixels,
-        )
-        calibration, scores = calibrated(alone, folder, rows, scores)
+        calibration, scores = judged(alone, folder, rows)
     tested = [at for at, row in enumerate(rows) if row.split == "test"]
     found = decision_figures(
-        scores[tested], [rows[at] for at in tested], calibration.verdicts, params.cost
+        scores[tested], [rows[at] for at in tested], calibration.verdicts, alone.params.cost
     )
     return float(found["cost"])

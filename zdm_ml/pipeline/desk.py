@@ -6,15 +6,12 @@ from pathlib import Path
 
 from zdm_ml.data.manifest import read_manifest
 from zdm_ml.errors import PipelineError
-from zdm_ml.evaluation.scoring import score_rows
 from zdm_ml.files import write_json
-from zdm_ml.models.net import load_net
-from zdm_ml.pipeline.evaluate_stage import calibrated
+from zdm_ml.pipeline.evaluate_stage import judged
 from zdm_ml.pipeline.fitting import CROSSFIT_FILE
 from zdm_ml.pipeline.reporter import Show
 from zdm_ml.pipeline.stages import Context
 from zdm_ml.pipeline.train_stage import DECISION_FILE, train_into
-from zdm_ml.training.device import choose_device
 from zdm_ml.training.loop import TrainResult
 
 
@@ -35,14 +32,6 @@ def train_alone(context: Context, name: str, out: Path, show: Show) -> TrainResu
     # Cross-fitting has scored what chooses the threshold.
     sides = () if (out / CROSSFIT_FILE).is_file() else ("val", "calibration")
     rows = [row for row in read_manifest(context.paths["manifest"]) if row.split in sides]
-    device = choose_device(context.params.train.device)
-    scores = score_rows(
-        load_net(out, device),
-        rows,
-        context.paths["castings"],
-        batch_size=context.params.evaluate.batch_size,
-        max_pixels=context.params.audit.max_pixels,
-    )
-    calibration, _ = calibrated(context, out, rows, scores)
+    calibration, _ = judged(context, out, rows)
     write_json(out / DECISION_FILE, calibration.as_decision())
     return result

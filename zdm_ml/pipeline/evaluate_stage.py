@@ -124,7 +124,18 @@ def calibrated(
     return calibration, np.array(honest)
 
 
-def _scored(context: Context, loaded: LoadedNet, rows: Sequence[Row], progress: Progress) -> Scores:
+def judged(context: Context, folder: Path, rows: Sequence[Row]) -> tuple[Calibration, Scores]:
+    """Score held-out `rows` with the net in `folder`; return its threshold and those scores."""
+    loaded = load_net(folder, choose_device(context.params.train.device))
+    return calibrated(context, folder, rows, _scored(context, loaded, rows))
+
+
+def _scored(
+    context: Context,
+    loaded: LoadedNet,
+    rows: Sequence[Row],
+    progress: Progress = lambda done, total: None,
+) -> Scores:
     return score_rows(
         loaded,
         rows,
