@@ -9,7 +9,8 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, Param
 from approval_operator import ASK_APPROVAL, REASON, PromotionApproval
-from stage_operator import CommandOperator, retrying, verify_live
+from live_check import verify_live
+from stage_operator import CommandOperator, retrying
 
 CHALLENGER = Asset("casting-inspector-challenger")
 CHECKED = "ti.xcom_pull(task_ids='gate', key='result')"

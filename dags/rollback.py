@@ -6,7 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from airflow.sdk import DAG, Param
-from stage_operator import CommandOperator, retrying, verify_live
+from live_check import verify_live
+from stage_operator import CommandOperator, retrying
 
 with DAG(
     dag_id="rollback",

@@ -50,16 +50,6 @@ class CommandOperator(BashOperator):
         return result
 
 
-def verify_live() -> CommandOperator:
-    """Return the last task of whatever moves the champion: the server is seen to follow."""
-    return CommandOperator(
-        task_id="verify_live",
-        command="zdm verify-live --json",
-        execution_timeout=timedelta(minutes=10),
-        **retrying(2),
-    )
-
-
 class PlanOperator(CommandOperator):
     """Ask once what is stale and skip every other stage without starting it."""
 

@@ -93,7 +93,8 @@ def _verify(settings: Settings, path: Path, as_json: bool) -> None:
             "`zdm ledger --accept --reason ...` goes on from here, on the record",
         )
     what = "chain and anchor hold" if checked else "the chain holds"
-    console.print(f"{path}: {report.lines} lines, {what}", markup=False, soft_wrap=True)
+    counted = f"{report.lines} line" + "s" * (report.lines != 1)
+    console.print(f"{path}: {counted}, {what}", markup=False, soft_wrap=True)
 
 
 def _as_json(report: Report, *, anchor_checked: bool) -> dict[str, object]:

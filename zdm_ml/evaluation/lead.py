@@ -88,7 +88,7 @@ def lead_of(
         return Lead(first, second, "")
     doubt = (
         f"over {min(len(mine), len(its))} seeds {first.model_name} and {second.model_name} differ"
-        f" by {abs(gain):,.4g} {policy.currency} with a spread of {spread:,.4g}"
+        f" by {abs(gain):,.0f} {policy.currency} with a spread of {spread:,.0f}"
     )
     if gain < -spread:
         return Lead(second, first, f"{doubt}: the order is the other way round")

@@ -122,10 +122,10 @@ class _Contest:
                 f" {best.p50_ms:.3g} ms"
             )
         more = (
-            f"costs {candidate.cost - best.cost:,.4g} {self.policy.currency} more than"
+            f"costs {candidate.cost - best.cost:,.0f} {self.policy.currency} more than"
             f" {best.model_name}: {self._errors(candidate)}"
             if candidate.cost > best.cost
-            else f"costs {best.cost - candidate.cost:,.4g} {self.policy.currency} less than"
+            else f"costs {best.cost - candidate.cost:,.0f} {self.policy.currency} less than"
             f" {best.model_name}, but {self.doubt}"
             if candidate.cost < best.cost
             else f"costs the same as {best.model_name}"
@@ -168,7 +168,7 @@ class _Contest:
 
     def _errors(self, candidate: Candidate) -> str:
         return (
-            f"{candidate.cost:,.4g} {self.policy.currency} per 10,000 parts"
+            f"{candidate.cost:,.0f} {self.policy.currency} per 10,000 parts"
             f" ({_count(candidate.escapes, 'escape')}, {_count(candidate.overkills, 'overkill')}"
             f" of {candidate.images} images; {_count(candidate.escapes_castings, 'escape')},"
             f" {_count(candidate.overkills_castings, 'overkill')} of {candidate.castings} castings"
@@ -180,7 +180,7 @@ def _bounds(found: Comparison, policy: Policy) -> str:
     return (
         f"escape rate at most {_points(found.escape_excess_upper)} and overkill rate at most"
         f" {_points(found.overkill_excess_upper)} higher, cost at most"
-        f" {found.cost_difference_high:,.4g} {policy.currency} higher"
+        f" {found.cost_difference_high:,.0f} {policy.currency} higher"
     )
 
 
@@ -193,8 +193,8 @@ def _shortfall(found: Comparison, policy: Policy) -> str:
     if missing:
         return f"undecidable, {' and '.join(missing)} are needed"
     return (
-        f"it may cost {found.cost_difference_high:,.4g} {policy.currency} more, the margin is"
-        f" {policy.cost_margin:,.4g}"
+        f"it may cost {found.cost_difference_high:,.0f} {policy.currency} more, the margin is"
+        f" {policy.cost_margin:,.0f}"
     )
 
 
