@@ -172,7 +172,7 @@ def swap_the_classes(model: Path) -> None:
 
 def spoil_the_weights(model: Path) -> None:
     state = load_file(model / "weights.safetensors")
-    name = next(iter(state))
+    name = next(name for name, tensor in state.items() if tensor.is_floating_point())
     save_file(
         state | {name: torch.full_like(state[name], torch.nan)}, model / "weights.safetensors"
     )

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Literal, cast
 
 from torch import nn
-from torchvision import models
 
 from zdm_ml.errors import ConfigError
 from zdm_ml.models import dino, luna
@@ -32,7 +31,8 @@ class Architecture:
     [N, C, h, w] in layout `planes`, [N, h, w, C] in `grid`, [N, 1 + h * w, C] in `tokens`, the
     first of which stands for no place. `input_size` must be at least `smallest` and a multiple of
     `step`. `patch` is the patch size where position embeddings depend on the input size. `modern`
-    builds what recipe `modern` makes of the net, where that is another one.
+    builds what recipe `modern` makes of the net, where that is another one. `official` tells where
+    the official weights are.
     """
 
     name: str
@@ -46,9 +46,14 @@ class Architecture:
     map_layout: MapLayout = "planes"
     step: int = 1
     patch: int | None = None
-    weights: OfficialWeights | None = None
+    official: Callable[[], OfficialWeights] | None = None
     licence: str = _TORCHVISION_LICENCE
     modern: Callable[[int, int], nn.Module] | None = None
+
+    @property
+    def weights(self) -> OfficialWeights | None:
+        """Where the official weights are; None for a net that has none."""
+        return self.official() if self.official else None
 
 
 _REGISTRY: dict[str, Architecture] = {}
@@ -88,12 +93,16 @@ def build(name: str, input_size: int, num_classes: int = 2, recipe: str = "refer
 
 
 def _torchvision(name: str, input_size: int, num_classes: int) -> nn.Module:
+    from torchvision import models  # here: it loads torch's compiler, which LUNA does without
+
     # Only ViTs are built for one size; the others pool whatever map is left.
     sized = {"image_size": input_size} if name.startswith("vit_") else {}
     return cast(nn.Module, models.get_model(name, weights=None, num_classes=num_classes, **sized))
 
 
 def _official(name: str) -> OfficialWeights:
+    from torchvision import models
+
     chosen = models.get_model_weights(name)["IMAGENET1K_V1"]
     return OfficialWeights(source=f"torchvision {chosen}", url=chosen.url)
 
@@ -127,7 +136,7 @@ register(
         last=("features.10", "classifier"),
         map_layer="features.11",
         smallest=63,
-        weights=_official("alexnet"),
+        official=partial(_official, "alexnet"),
     )
 )
 register(
@@ -140,7 +149,7 @@ register(
         last=("layer4",),
         map_layer="layer4",
         smallest=32,
-        weights=_official("resnet18"),
+        official=partial(_official, "resnet18"),
     )
 )
 register(
@@ -153,7 +162,7 @@ register(
         last=("features.6", "features.7"),
         map_layer="features",
         smallest=32,
-        weights=_official("efficientnet_v2_s"),
+        official=partial(_official, "efficientnet_v2_s"),
     )
 )
 register(
@@ -166,7 +175,7 @@ register(
         last=("features.6", "features.7", "classifier"),
         map_layer="features",
         smallest=32,
-        weights=_official("convnext_tiny"),
+        official=partial(_official, "convnext_tiny"),
     )
 )
 register(
@@ -182,7 +191,7 @@ register(
         smallest=32,
         step=16,
         patch=16,
-        weights=_official("vit_b_16"),
+        official=partial(_official, "vit_b_16"),
     )
 )
 register(
@@ -196,7 +205,7 @@ register(
         map_layer="norm",
         map_layout="grid",
         smallest=32,
-        weights=_official("swin_t"),
+        official=partial(_official, "swin_t"),
     )
 )
 register(
@@ -212,7 +221,8 @@ register(
         smallest=16,
         step=dino.PATCH,
         patch=dino.PATCH,
-        weights=OfficialWeights(
+        official=partial(
+            OfficialWeights,
             source="facebookresearch/dino ViT-S/8",
             url="https://dl.fbaipublicfiles.com/dino/dino_deitsmall8_pretrain/"
             "dino_deitsmall8_pretrain.pth",
