@@ -7,6 +7,7 @@ of its own, and what it repeats has to end with that run's version as champion.
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import signal
 import threading
@@ -23,7 +24,7 @@ from foundry import Foundry
 from mlflow_server import MlflowServer
 from ports import free_port
 from promotion_road import REFUSED, Road
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
 from zdm_ml.errors import ZdmError
 from zdm_ml.files import read_json, write_json
@@ -68,8 +69,11 @@ class Drills:
     foundry: Foundry
     proxy: FaultProxy
 
-    def road(self, run: FinishedRun) -> BaseProcess:
-        """Start a process that takes a run to production through the proxy."""
+    def road(
+        self, run: FinishedRun, strike: Callable[[str], bool] = lambda _: False
+    ) -> BaseProcess:
+        """Start a process that takes a run to production through the proxy, which may `strike`."""
+        self.proxy.strike = strike
         settings = replace(self.foundry.settings, mlflow_uri=self.proxy.uri)
         road = Road(settings, run, self.foundry.folder / "castings")
         context = multiprocessing.get_context("forkserver")
@@ -96,11 +100,9 @@ class Drills:
             return True
 
         started = threading.Event()
-        self.proxy.strike = strike
-        process = self.road(run)
+        process = self.road(run, strike)
         started.set()
         process.join(120)
-        self.proxy.strike = lambda _: False
         if self.foundry.server.process is None:
             self.foundry.server.start()
         assert struck.is_set(), self.proxy.writes
@@ -171,11 +173,13 @@ def swap_the_classes(model: Path) -> None:
 
 
 def spoil_the_weights(model: Path) -> None:
-    state = load_file(model / "weights.safetensors")
+    """Put NaN into the weights and their digest into net.json, as a broken training would."""
+    state = load((model / "weights.safetensors").read_bytes())
     name = next(name for name, tensor in state.items() if tensor.is_floating_point())
-    save_file(
-        state | {name: torch.full_like(state[name], torch.nan)}, model / "weights.safetensors"
-    )
+    content = save(state | {name: torch.full_like(state[name], torch.nan)})
+    (model / "weights.safetensors").write_bytes(content)
+    spec = read_json(model / "net.json")
+    write_json(model / "net.json", spec | {"digest": hashlib.sha256(content).hexdigest()})
 
 
 @pytest.mark.parametrize("harm", [flip_a_bit, swap_the_classes, spoil_the_weights])
@@ -226,6 +230,54 @@ def test_of_two_promotions_at_once_the_newer_ends_as_champion(drills: Drills) ->
     assert [road.exitcode for road in roads] == [0, 0]
     made = {str(version.tags["run_id"]): str(version.version) for version in versions(foundry)}
     assert foundry.alias("champion") == made[runs[1].record.run_id]
+
+
+def test_a_rollback_while_the_gate_looks_is_kept_in_mind(drills: Drills) -> None:
+    foundry = drills.foundry
+    foundry.champions(2)
+    run, left = foundry.run(seed=200 + foundry.runs), foundry.alias("previous")
+    pages: list[str] = []
+
+    def strike(write: str) -> bool:
+        # With the version and with the run, by the gate and then by the promotion.
+        pages.extend([write] * write.endswith("packet.html"))
+        if write.endswith("packet.html") and len(pages) == 3:
+            foundry.rollback()
+        return False
+
+    promotion = drills.road(run, strike)
+    promotion.join(240)
+
+    assert promotion.exitcode == 0
+    back, forth = foundry.decisions()[-2:]
+    assert (back["action"], back["to"]) == ("rollback", left)
+    assert (forth["action"], forth["from"]) == ("promote", left)
+    assert foundry.alias("champion") == forth["to"]
+
+
+def test_a_rollback_waits_for_an_alias_that_is_moving(drills: Drills) -> None:
+    foundry = drills.foundry
+    foundry.champions(1)
+    run, before = foundry.run(seed=200 + foundry.runs), foundry.alias("champion")
+    aliases: list[str] = []
+    rollback = threading.Thread(target=foundry.rollback)
+
+    def strike(write: str) -> bool:
+        if write.endswith("registered-models/alias"):
+            aliases.append(write)
+            if len(aliases) == 2:  # `challenger` was the first, now `previous`
+                rollback.start()
+        return False
+
+    promotion = drills.road(run, strike)
+    promotion.join(240)
+    rollback.join(240)
+
+    assert promotion.exitcode == 0
+    forth, back = foundry.decisions()[-2:]
+    assert (forth["action"], forth["from"]) == ("promote", before)
+    assert (back["action"], back["from"], back["to"]) == ("rollback", forth["to"], before)
+    assert foundry.alias("champion") == before
 
 
 def versions(foundry: Foundry) -> list[Any]:

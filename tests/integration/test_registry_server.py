@@ -176,13 +176,17 @@ def test_a_worse_challenger_leaves_the_champion_and_shows_figures(foundry: Found
 def test_the_gate_files_a_packet_with_the_run_and_with_the_version(foundry: Foundry) -> None:
     foundry.register(foundry.run())
 
-    gate(foundry.settings, "1", images_for=lambda _: foundry.folder / "castings")
+    checked = gate(foundry.settings, "1", images_for=lambda _: foundry.folder / "castings")
 
     client = connect(foundry.server.uri)
     version = client.get_model_version(REGISTERED_MODEL, "1")
     page = Path(client.download_artifacts(version.run_id, "packet/packet.html"))
     assert version.tags["packet"] == f"runs:/{version.run_id}/packet/packet.html"
     assert version.tags["packet_digest"] == sha256_file(page)
+    (named,) = [str(check.value) for check in checked.checks if check.name == "packet"]
+    assert sha256_file(page).startswith(named)
+    kept = (foundry.server.folder / "artifacts").rglob(f"models/*/artifacts/packet/{named}/*.html")
+    assert [copy.read_bytes() for copy in kept] == [page.read_bytes()]
     assert "Every check of the gate passed" in page.read_text()
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PACKET, PACKET_DIGEST = "packet", "packet_digest"
 KEPT = 12
 """How many digits of a page's sha256 name the folder that keeps it."""
+_MODELS = "models:/"
 _LEADERBOARD = "reports/leaderboard.json"
 
 
@@ -34,9 +35,11 @@ def file_packet(client: MlflowClient, version: VersionInfo, folder: Path) -> Che
     """
     digest = sha256_file(folder / PAGE)
     with registry_errors(str(client.tracking_uri), "filing the decision packet"):
-        entry = client.get_model_version(REGISTERED_MODEL, version.version).model_id
-        if entry is not None:  # versions that the product did not register have none
-            client.log_model_artifacts(entry, str(folder), f"{FOLDER}/{digest[:KEPT]}")
+        # The server names the model as the version's source alone.
+        source = str(client.get_model_version(REGISTERED_MODEL, version.version).source)
+        if source.startswith(_MODELS):  # not so of a version that the product did not register
+            kept = f"{FOLDER}/{digest[:KEPT]}"
+            client.log_model_artifacts(source.removeprefix(_MODELS), str(folder), kept)
         client.log_artifacts(version.mlflow_run_id, str(folder), FOLDER)
         tags = {
             PACKET: f"runs:/{version.mlflow_run_id}/{FOLDER}/{PAGE}",
