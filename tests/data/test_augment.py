@@ -10,11 +10,11 @@ from recipes import MILD, STILL, STRONG
 from zdm_ml.data.augment import (
     Augmenter,
     _Memory,
-    draws,
     lighting_tables,
     partner_rows,
     warp_matrices,
 )
+from zdm_ml.data.draws import draws
 from zdm_ml.data.pasting import Patch
 from zdm_ml.recipes import AugmentParams, Interpolation
 

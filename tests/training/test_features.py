@@ -21,6 +21,7 @@ from zdm_ml.models import zoo
 from zdm_ml.models.scoring import preprocess
 from zdm_ml.models.transfer import apply_transfer, train_mode
 from zdm_ml.models.trunk import SplitNet, split_net
+from zdm_ml.training import feature_shelf
 from zdm_ml.training import features as module
 from zdm_ml.training.batches import epoch_batches
 from zdm_ml.training.features import (
@@ -159,7 +160,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_features_longest_unused_are_dropped_unless_used_just_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_KEPT", 2)
+    monkeypatch.setattr(feature_shelf, "_KEPT", 2)
     sources = [make_source(seed=seed) for seed in range(4)]
     for hours, source in zip((3, 2, 0), sources, strict=False):
         cached_features(source, 1, tmp_path)
@@ -171,7 +172,7 @@ def test_features_longest_unused_are_dropped_unless_used_just_now(
 
     left = {folder.name for folder in tmp_path.iterdir()}
     assert left == {source.key() for source in sources[2:]}
-    monkeypatch.setattr(module, "_KEPT", 1)
+    monkeypatch.setattr(feature_shelf, "_KEPT", 1)
     cached_features(sources[3], 1, tmp_path)
     assert {folder.name for folder in tmp_path.iterdir()} == left
 
@@ -250,7 +251,7 @@ def test_features_stay_in_memory_when_they_cannot_be_written(
     if obstacle == "folder":
         folder.write_text("in the way")
     if obstacle == "reserve":
-        monkeypatch.setattr(module, "_SPARE", 1 << 62)
+        monkeypatch.setattr(feature_shelf, "_SPARE", 1 << 62)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     if obstacle == "limit":

@@ -5,77 +5,30 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
 from types import TracebackType
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from zdm_ml.data.draws import CELLS, Places, Reals, draws
 from zdm_ml.data.pasting import Patch, paste
 from zdm_ml.recipes import AugmentParams
 
 Grey = npt.NDArray[np.uint8]
 Targets = npt.NDArray[np.int64]
-Places = npt.NDArray[np.int64]
-Reals = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.float32]
-
-CELLS = 4
-"""A field, of light or of what shows of a partner, has this many points across and down."""
 
 SHARPNESS = 3.0
 """How suddenly one casting gives way to the one that it is mixed with."""
 
 _LEVELS = np.arange(256, dtype=np.float64)
 _THREADS = 2
-_BLOCK = 1024
 _FLAGS = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR}
-_UNIFORM = 16
 _MIRROR_X, _MIRROR_Y, _TURN, _SCALE, _SHIFT_X, _SHIFT_Y = range(6)
 _STRETCH, _AXIS, _BRIGHTNESS, _CONTRAST, _GAMMA, _PASTE, _PATCH = range(6, 13)
 _MIX = 13
 _CASTING, _IMAGE = 13, 14  # of the partner
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What chance decides for B images: `uniform` [B, 16] in [0, 1), `field` [B, 4, 4] normal.
-
-    `partner` and `mask`, alike, are for the image that each may be mixed with.
-    """
-
-    uniform: Reals
-    field: npt.NDArray[np.float32]
-    partner: Reals
-    mask: npt.NDArray[np.float32]
-
-
-def draws(seed: int, epoch: int, places: Places) -> Draws:
-    """Return the draws of places in an epoch; each depends on (seed, epoch, place) alone.
-
-    So a training that resumes at an epoch sees the same pictures, whatever the batch size, the
-    number of threads or the number of processes that share a batch.
-    """
-    found = [(_block(seed, epoch, int(at) // _BLOCK), int(at) % _BLOCK) for at in places]
-    return Draws(
-        np.stack([block.uniform[row] for block, row in found]),
-        np.stack([block.field[row] for block, row in found]),
-        np.stack([block.partner[row] for block, row in found]),
-        np.stack([block.mask[row] for block, row in found]),
-    )
-
-
-@lru_cache(maxsize=4)
-def _block(seed: int, epoch: int, number: int) -> Draws:
-    rng = np.random.default_rng((seed, epoch, number + 1))
-    field, uniform = _fields(rng), rng.random((_BLOCK, _UNIFORM))
-    return Draws(uniform, field, mask=_fields(rng), partner=rng.random((_BLOCK, _UNIFORM)))
-
-
-def _fields(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    return rng.standard_normal((_BLOCK, CELLS, CELLS), dtype=np.float32)
 
 
 class Augmenter:

@@ -11,7 +11,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from zdm_ml.data.augment import Augmenter, draws, partner_rows
+from zdm_ml.data.augment import Augmenter, partner_rows
+from zdm_ml.data.draws import draws
 from zdm_ml.recipes import Sampling
 from zdm_ml.training.sides import Indices, Side, Targets
 

@@ -13,17 +13,14 @@ import torch
 from torch.nn import functional
 
 from zdm_ml.data.augment import (
-    CELLS,
     SHARPNESS,
-    Places,
-    Reals,
-    draws,
     lighting_tables,
     mixed_images,
     pasted_patches,
     smooth_field,
     warp_matrices,
 )
+from zdm_ml.data.draws import CELLS, Places, Reals, draws
 from zdm_ml.data.pasting import Patch
 from zdm_ml.recipes import AugmentParams
 from zdm_ml.training.batches import Epochs, ahead

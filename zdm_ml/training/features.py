@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import io
-import logging
-import os
-import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +13,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zdm_ml.files import sha256_json, write_bytes
+from zdm_ml.files import sha256_json
 from zdm_ml.models.scoring import InputSpec, preprocess, to_input
 from zdm_ml.models.trunk import SplitNet
 from zdm_ml.training.batches import Inputs
 from zdm_ml.training.device import Precision, autocast
+from zdm_ml.training.feature_shelf import Features, Shelf, alone, prune
 from zdm_ml.training.sides import Images, Indices, Side, Targets
 
-log = logging.getLogger(__name__)
-
-Features = npt.NDArray[np.floating[Any]]
 Pictures = Callable[[int, Indices], tuple[Images | Inputs, Targets]]
 """From a view's number and places [B] to grey [B, S, S], uint8 or normalised, and targets [B]."""
 
 _BATCH = 32  # images per forward pass: more are no faster on a CPU
 # Images per file: what has to be in memory at once, and what a killed run computes again.
 _PIECE = 256
-# Bytes of the disk that are left to other programs.
-_SPARE = 1 << 28
 # Part of every key; another number when the same inputs give other features.
 _VERSION = 1
-# Trunks times sides whose features stay: what all eight models use, and what was used just now.
-_KEPT = 16
-_IN_USE_SECONDS = 3600.0
-_LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -123,18 +109,18 @@ def cached_features(
     large or too small for that. `on_step(done, total)` counts pictures. What is longest unused in
     `folder` is dropped.
     """
-    shelf = _Shelf(folder / source.key())
+    shelf = Shelf(folder / source.key())
     found = []
-    with _alone(shelf.folder):
+    with alone(shelf.folder):
         for view in range(views):
             pieces = []
             for start in range(0, source.count, _PIECE):
                 places = np.arange(start, min(start + _PIECE, source.count))
-                pieces.append(shelf.piece(source, view, places))
+                pieces.append(_piece(shelf, source, view, places))
                 shelf.mark()
                 on_step(view * source.count + int(places[-1]) + 1, views * source.count)
             found.append(View(pieces))
-    _prune(folder)
+    prune(folder)
     return found
 
 
@@ -168,59 +154,13 @@ class FeatureFeed:
             yield _batch(shown)
 
 
-@dataclass
-class _Shelf:
-    """A folder of pieces; what it cannot hold stays in memory."""
-
-    folder: Path
-    writable: bool = True
-
-    def piece(self, source: FeatureSource, view: int, places: Indices) -> tuple[Features, Targets]:
-        """Return a piece from its file, or compute and keep it."""
-        # Facts may miss a change in the code that makes pictures; a sample of them does not.
-        pictures, targets = source.pictures(view, places[:4])
-        sample = hashlib.sha256(pictures.tobytes() + targets.tobytes()).hexdigest()[:16]
-        path = self.folder / f"{view}-{places[0]}-{sample}.npy"
-        return _read(path) or self.keep(path, *_compute(source, view, places))
-
-    def mark(self) -> None:
-        """Note the time of use, which pruning goes by."""
-        with suppress(OSError):
-            os.utime(self.folder / _LOCK)
-
-    def keep(self, path: Path, features: Features, targets: Targets) -> tuple[Features, Targets]:
-        """Move a piece to its file; after a failure nothing is written any more."""
-        try:
-            if self.writable:
-                _write(path, features, targets)
-                return _read(path) or (features, targets)
-        except OSError as error:
-            log.warning("features %s not written: %s; they stay in memory", path, error)
-            self.writable = False
-        return features, targets
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process fills `folder`, if it can be made at all."""
-    with ExitStack() as stack:
-        with suppress(OSError):  # a write that fails says why
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((folder / _LOCK).open("wb"))
-            fcntl.flock(lock, fcntl.LOCK_EX)  # filelock's way; a bare GPU node has no filelock
-        yield
-
-
-def _prune(folder: Path) -> None:
-    """Drop the shelves longest unused; who has one mapped keeps it until the mapping ends."""
-    used: dict[Path, float] = {}
-    for lock in folder.glob(f"*/{_LOCK}"):
-        with suppress(OSError):  # another process prunes, too
-            used[lock] = lock.stat().st_mtime
-    for lock in sorted(used, key=used.__getitem__, reverse=True)[_KEPT:]:
-        if time.time() - used[lock] > _IN_USE_SECONDS:
-            log.info("features %s are dropped: unused for long", lock.parent)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+def _piece(
+    shelf: Shelf, source: FeatureSource, view: int, places: Indices
+) -> tuple[Features, Targets]:
+    # Facts may miss a change in the code that makes pictures; a sample of them does not.
+    pictures, targets = source.pictures(view, places[:4])
+    sample = hashlib.sha256(pictures.tobytes() + targets.tobytes()).hexdigest()[:16]
+    return shelf.piece(f"{view}-{places[0]}-{sample}", partial(_compute, source, view, places))
 
 
 def _compute(source: FeatureSource, view: int, places: Indices) -> tuple[Features, Targets]:
@@ -242,29 +182,3 @@ def _batch(shown: Sequence[tuple[View, int]]) -> tuple[npt.NDArray[np.float32], 
     rows = [(*view.pieces[image // _PIECE], image % _PIECE) for view, image in shown]
     features = np.stack([features[row] for features, _, row in rows], dtype=np.float32)
     return features, np.array([targets[row] for _, targets, row in rows])
-
-
-def _write(path: Path, features: Features, targets: Targets) -> None:
-    """Write features and targets as .npy, one behind the other, and their sha256."""
-    content = io.BytesIO()
-    np.save(content, features)
-    np.save(content, targets)
-    content.write(hashlib.sha256(content.getbuffer()).digest())
-    if shutil.disk_usage(path.parent).free < content.tell() + _SPARE:
-        raise OSError("the disk is full but for a reserve")
-    write_bytes(path, content.getvalue())
-
-
-def _read(path: Path) -> tuple[Features, Targets] | None:
-    """Return the piece at `path`, or None, with a warning if there is one that is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        content = path.read_bytes()
-        if hashlib.sha256(memoryview(content)[:-32]).digest() != content[-32:]:
-            raise ValueError("its sha256 is not the one at its end")
-        features = np.load(path, mmap_mode="r")
-        return features, np.load(io.BytesIO(content[features.offset + features.nbytes :]))
-    except (OSError, ValueError) as error:
-        log.warning("features %s ignored: %s; they are computed again", path, error)
-        return None
