@@ -34,10 +34,10 @@ status: $(READY)  ## Show health, URLs and the champion
 	@$(BIN)/zdm status
 
 test: $(READY)  ## All tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 test-unit: $(READY)  ## Unit tests alone
-	$(BIN)/python -m pytest -n auto -m "not integration and not e2e"
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not integration and not e2e"
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

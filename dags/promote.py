@@ -15,6 +15,9 @@ from stage_operator import CommandOperator, retrying
 CHALLENGER = Asset("casting-inspector-challenger")
 CHECKED = "ti.xcom_pull(task_ids='gate', key='result')"
 """What the task `gate` printed, for templates."""
+AGAIN = '${AGAIN:+--again --asked="$AGAIN"}'
+AGAIN_SINCE = "{{ dag_run.run_after.isoformat() if params.again else '' }}"
+"""A run that is cleared after another promotion no longer lets an old version in."""
 
 Events = Mapping[Asset, list[Any]]
 
@@ -55,7 +58,9 @@ with DAG(
         ),
         "ask_approval": ASK_APPROVAL,
         "again": Param(
-            False, type="boolean", description="Let a version in again that was rolled back."
+            False,
+            type="boolean",
+            description="Let in what was rolled back, or is older than the champion.",
         ),
     },
     user_defined_macros={"chosen_version": chosen_version, "asked": asked},
@@ -63,11 +68,11 @@ with DAG(
 ):
     gate = CommandOperator(
         task_id="gate",
-        command='zdm gate ${VERSION:+"$VERSION"} ${ASK:+--ask} ${AGAIN:+--again} --json',
+        command=f'zdm gate ${{VERSION:+"$VERSION"}} ${{ASK:+--ask}} {AGAIN} --json',
         env={
             "VERSION": "{{ chosen_version(params, triggering_asset_events) }}",
             "ASK": "{{ '1' if asked(params, triggering_asset_events) else '' }}",
-            "AGAIN": "{{ '1' if params.again else '' }}",
+            "AGAIN": AGAIN_SINCE,
         },
         max_active_tis_per_dag=1,
         execution_timeout=timedelta(hours=1),
@@ -85,12 +90,12 @@ with DAG(
         # Skipped approval: nobody had to be asked. A rejection skips this task itself.
         trigger_rule="none_failed",
         command='zdm promote "$VERSION" --digest "$DIGEST" ${APPROVED:+--approved}'
-        " ${AGAIN:+--again} --json",
+        f" {AGAIN} --json",
         env={
             "VERSION": f"{{{{ {CHECKED}['version'] }}}}",
             "DIGEST": f"{{{{ {CHECKED}['digest'] }}}}",
             "APPROVED": f"{{{{ '1' if {CHECKED}['approval'] else '' }}}}",
-            "AGAIN": "{{ '1' if params.again else '' }}",
+            "AGAIN": AGAIN_SINCE,
         },
         max_active_tis_per_dag=1,
         execution_timeout=timedelta(hours=1),

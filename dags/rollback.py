@@ -37,11 +37,14 @@ with DAG(
 ):
     rollback = CommandOperator(
         task_id="rollback",
-        command='zdm rollback ${VERSION:+--to "$VERSION"} --reason="$REASON" --who="$WHO" --json',
+        command='zdm rollback ${VERSION:+--to "$VERSION"} --reason="$REASON" --who="$WHO"'
+        ' --asked="$ASKED" --json',
         env={
             "VERSION": "{{ '' if params.version is none else params.version }}",
             "REASON": "{{ params.reason }}",
             "WHO": "{{ dag_run.triggering_user_name or '' }}",
+            # Kept when the run is cleared: what became champion since then was not meant.
+            "ASKED": "{{ dag_run.run_after.isoformat() }}",
         },
         execution_timeout=timedelta(minutes=15),
         **retrying(1),

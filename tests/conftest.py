@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 PROJECT = Path(__file__).resolve().parents[1]
 REAL_CASTINGS = PROJECT.parent / "shared" / "castings.zip"
@@ -62,16 +64,21 @@ def pytest_report_header() -> str:
     return f"castings: {'real' if REAL_CASTINGS.is_file() else 'synthetic'}"
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module that starts servers on one worker: its tests share them, in file order.
+class ByModule(LoadScopeScheduling):
+    """Keeps a module's tests on one worker, where they share its servers, in file order.
 
-    What starts a whole stack names the group `stack`, as two stacks at once are slow to start.
+    What starts a whole stack goes to one worker as well: two stacks at once are slow to start.
     """
-    for item in items:
-        starts_servers = item.get_closest_marker("integration") or item.get_closest_marker("e2e")
-        if starts_servers and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+    def _split_scope(self, nodeid: str) -> str:
+        module, _, _ = nodeid.partition("::")
+        return "stack" if "e2e/" in module or "stack" in module.split("/")[-1] else module
+
+
+@pytest.hookimpl(optionalhook=True)  # for -p no:xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
+    """Deal out tests by module, whatever `--dist` says."""
+    return ByModule(config, log)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ _IDS = re.compile(r"[0-9a-f]{32}|m-[0-9a-f]{32}")
 
 
 class FaultProxy:
-    """Forwards to a server at `target`; `strike` sees every write once the server has done it.
+    """Forwards to a server at `target`; `strike` sees every write before it is passed on and after.
 
-    When `strike` returns True the client gets no answer: its connection just ends.
+    What comes before is named with "before " in front. When `strike` returns True the client gets
+    no answer: its connection just ends.
     """
 
     def __init__(self, target: str, port: int) -> None:
@@ -52,6 +53,9 @@ class FaultProxy:
 
     def _forward(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        if self._is_struck(handler.command, handler.path, "before "):
+            handler.close_connection = True
+            return
         headers = {
             k: v for k, v in handler.headers.items() if k.lower() not in ("host", "connection")
         }
@@ -77,10 +81,10 @@ class FaultProxy:
         handler.end_headers()
         handler.wfile.write(answer.content)
 
-    def _is_struck(self, method: str, path: str) -> bool:
+    def _is_struck(self, method: str, path: str, when: str = "") -> bool:
         path = path.partition("?")[0]
         if method not in WRITES or _READS.search(path):
             return False
-        step = f"{method} {_IDS.sub('ID', path)}"
+        step = f"{when}{method} {_IDS.sub('ID', path)}"
         self.writes.append(step)
         return self.strike(step)

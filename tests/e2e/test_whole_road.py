@@ -27,7 +27,6 @@ from zdm_ml.registry.glance import Counts, count_entries
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(1500),
-    pytest.mark.xdist_group("stack"),
     # jupyter_client still calls what zmq is about to drop.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]

@@ -49,12 +49,6 @@ def test_the_order_of_scores_survives_any_temperature() -> None:
     assert (np.diff(tempered(scores, 5.0)) > 0).all()
 
 
-def test_a_rare_defect_makes_the_same_score_less_probable() -> None:
-    (even,), (rare,) = (tempered(np.array([0.5]), 1.0, prior) for prior in (0.5, 0.05))
-
-    assert (even, rare) == (0.5, pytest.approx(0.05))
-
-
 def test_classes_told_apart_without_an_error_stop_at_a_bound() -> None:
     scores, targets = np.array([0.4, 0.45, 0.6, 0.7]), np.array([0, 0, 1, 1])
 

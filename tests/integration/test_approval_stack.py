@@ -35,7 +35,6 @@ from zdm_ml.stack import check_health, down
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(900),
-    pytest.mark.xdist_group("stack"),
 ]
 
 ASKED_BY_FORM = {"version": 3, "ask_approval": True}

@@ -37,6 +37,7 @@ from zdm_ml.registry.versions import all_versions, download_package
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 API = "/api/2.0/mlflow"
+GATED = "the gate's packet is filed with the version"
 STEPS = {
     "the training is on record": f"POST {API}/runs/update",
     "the model has a name": f"POST {API}/logged-models",
@@ -45,18 +46,19 @@ STEPS = {
     "the version exists": f"POST {API}/model-versions/create",
     "the version is challenger": f"POST {API}/registered-models/alias",
     "the version is announced": f"POST {API}/model-versions/set-tag",
-    "the packet is filed with the version": "packet.html",
+    GATED: "packet.html",
     "the old champion is previous": f"POST {API}/registered-models/alias#2",
     "the version is champion": f"POST {API}/registered-models/alias#3",
-    "the ledger has its line": f"DELETE {API}/model-versions/delete-tag",
+    "no mark of a rollback is left": f"DELETE {API}/model-versions/delete-tag",
+    "the ledger has its line": f"before POST {API}/registered-models/set-tag",
     "the line is anchored": f"POST {API}/registered-models/set-tag",
 }
-"""Each step, and the write that ends it: the end of its path, or method and path, and how often."""
+"""Each step, and the write that ends it, or follows it: the end of its name, and how often."""
 KILLED, DEAD = "the process is killed", "MLflow is killed"
 IN_EACH_COMMAND = (
     "a file of the model is uploaded",
     "the version exists",
-    "the packet is filed with the version",
+    GATED,
     "the version is champion",
 )
 """Register twice, gate and promote: MLflow's end is slower to get over than the process'."""
@@ -70,12 +72,16 @@ class Drills:
     proxy: FaultProxy
 
     def road(
-        self, run: FinishedRun, strike: Callable[[str], bool] = lambda _: False
+        self,
+        run: FinishedRun,
+        strike: Callable[[str], bool] = lambda _: False,
+        *,
+        gate_first: bool = False,
     ) -> BaseProcess:
         """Start a process that takes a run to production through the proxy, which may `strike`."""
         self.proxy.strike = strike
         settings = replace(self.foundry.settings, mlflow_uri=self.proxy.uri)
-        road = Road(settings, run, self.foundry.folder / "castings")
+        road = Road(settings, run, self.foundry.folder / "castings", gate_first)
         context = multiprocessing.get_context("forkserver")
         process = context.Process(target=road)
         process.start()
@@ -84,10 +90,11 @@ class Drills:
     def drill(self, run: FinishedRun, step: str, fault: str) -> int:
         """Take a run on the road, do harm at a step, and return how the process ended."""
         wanted, _, count = STEPS[step].partition("#")
+        early = wanted.startswith("before")
         left, struck, process = [int(count or 1)], threading.Event(), None
 
         def strike(write: str) -> bool:
-            left[0] -= write.endswith(wanted)
+            left[0] -= write.endswith(wanted) and write.startswith("before") == early
             if left[0] or struck.is_set():
                 return struck.is_set()
             struck.set()
@@ -100,7 +107,7 @@ class Drills:
             return True
 
         started = threading.Event()
-        process = self.road(run, strike)
+        process = self.road(run, strike, gate_first=step == GATED)
         started.set()
         process.join(120)
         if self.foundry.server.process is None:
@@ -222,12 +229,20 @@ def test_a_run_whose_net_was_harmed_makes_no_version(
 def test_of_two_promotions_at_once_the_newer_ends_as_champion(drills: Drills) -> None:
     foundry = drills.foundry
     runs = [foundry.run(seed=200 + foundry.runs) for _ in range(2)]
+    both, met = threading.Barrier(2, timeout=120), [0]
 
-    roads = [drills.road(run) for run in runs]
+    def strike(write: str) -> bool:
+        if write.startswith("before") and write.endswith("models/ID/artifacts/package/net.json"):
+            met[0] += 1
+            both.wait()  # both are registering
+        return False
+
+    roads = [drills.road(run, strike) for run in runs]
     for road in roads:
         road.join(240)
 
     assert [road.exitcode for road in roads] == [0, 0]
+    assert met == [2]
     made = {str(version.tags["run_id"]): str(version.version) for version in versions(foundry)}
     assert foundry.alias("champion") == made[runs[1].record.run_id]
 
@@ -239,10 +254,10 @@ def test_a_rollback_while_the_gate_looks_is_kept_in_mind(drills: Drills) -> None
     pages: list[str] = []
 
     def strike(write: str) -> bool:
-        # With the version and with the run, by the gate and then by the promotion.
-        pages.extend([write] * write.endswith("packet.html"))
-        if write.endswith("packet.html") and len(pages) == 3:
-            foundry.rollback()
+        if write.endswith("packet.html") and not write.startswith("before"):
+            pages.append(write)
+            if len(pages) == 1:  # the gate has spoken, and the lock is free
+                foundry.rollback()
         return False
 
     promotion = drills.road(run, strike)
@@ -260,13 +275,16 @@ def test_a_rollback_waits_for_an_alias_that_is_moving(drills: Drills) -> None:
     foundry.champions(1)
     run, before = foundry.run(seed=200 + foundry.runs), foundry.alias("champion")
     aliases: list[str] = []
+    waited: list[bool] = []
     rollback = threading.Thread(target=foundry.rollback)
 
     def strike(write: str) -> bool:
-        if write.endswith("registered-models/alias"):
+        if write.endswith("registered-models/alias") and not write.startswith("before"):
             aliases.append(write)
             if len(aliases) == 2:  # `challenger` was the first, now `previous`
                 rollback.start()
+                rollback.join(15)  # alone it takes five seconds
+                waited.append(rollback.is_alive())
         return False
 
     promotion = drills.road(run, strike)
@@ -274,6 +292,7 @@ def test_a_rollback_waits_for_an_alias_that_is_moving(drills: Drills) -> None:
     rollback.join(240)
 
     assert promotion.exitcode == 0
+    assert waited == [True]
     forth, back = foundry.decisions()[-2:]
     assert (forth["action"], forth["from"]) == ("promote", before)
     assert (back["action"], back["from"], back["to"]) == ("rollback", forth["to"], before)

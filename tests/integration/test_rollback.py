@@ -79,6 +79,30 @@ def test_rollback_survives_a_crash_between_the_alias_moves(foundry: Foundry) -> 
     assert (foundry.alias("champion"), foundry.alias("previous")) == ("1", "2")
 
 
+def test_a_rollback_that_is_cleared_does_not_touch_a_newer_champion(foundry: Foundry) -> None:
+    foundry.champions(2)
+    asked = "2026-01-01T00:00:00+00:00"
+
+    stays = foundry.rollback(asked=asked)
+
+    assert stays.decision == "unchanged"
+    assert "it became champion after this rollback was asked for" in stays.reason
+    assert foundry.alias("champion") == "2"
+
+
+def test_a_promotion_that_left_no_line_is_recorded_before_its_rollback(foundry: Foundry) -> None:
+    foundry.champions(1)
+    foundry.register(foundry.run(seed=7))
+    client = connect(foundry.server.uri)
+    client.set_registered_model_alias(REGISTERED_MODEL, "previous", "1")
+    client.set_registered_model_alias(REGISTERED_MODEL, "champion", "2")
+
+    foundry.rollback()
+
+    moves = [(line["action"], line["from"], line["to"]) for line in foundry.decisions()]
+    assert moves[-2:] == [("promote", "1", "2"), ("rollback", "2", "1")]
+
+
 def test_a_rollback_goes_to_any_version_that_was_champion(foundry: Foundry) -> None:
     foundry.champions(3)
 

@@ -30,7 +30,6 @@ from zdm_ml.supervisor import stack_processes, supervisor_process
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("stack"),
 ]
 
 SLEEPER = """

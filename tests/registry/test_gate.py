@@ -108,7 +108,9 @@ def test_castings_too_few_to_show_the_margin_are_broken_evidence() -> None:
     checks = judged(side(20), side(20))
 
     assert checks["escapes"].state == "broken"
-    assert "escapes: broken evidence, 0.1391, needed 0.1" in explain(checks.values())
+    assert "escapes: broken evidence, 0.1391, 9 more defective castings, needed 0.1" in explain(
+        checks.values()
+    )
 
 
 def test_too_few_castings_are_broken_evidence() -> None:

@@ -233,3 +233,28 @@ def test_kept_decisions_are_no_moves(path: Path, anchor: MemoryAnchor) -> None:
 
 def test_a_missing_ledger_is_empty(tmp_path: Path) -> None:
     assert ledger.read(tmp_path / "none.jsonl") == []
+
+
+def test_a_move_counts_as_newer_than_what_was_asked_before_it(
+    path: Path, anchor: MemoryAnchor
+) -> None:
+    assert not ledger.moved_since(path, "2026-01-01T00:00:00+00:00")
+
+    _move(path, anchor, "promote", None, "1")
+
+    assert ledger.moved_since(path, "2026-01-01T00:00:00+00:00")
+    assert not ledger.moved_since(path, "2999-01-01T00:00:00+00:00")
+    assert not ledger.moved_since(path, None)
+    with pytest.raises(RegistryError, match="'tomorrow' is no time"):
+        ledger.moved_since(path, "tomorrow")
+
+
+def test_no_approval_is_read_from_a_ledger_that_somebody_wrote_into(
+    path: Path, anchor: MemoryAnchor
+) -> None:
+    _move(path, anchor, "keep", None, "1")
+    with path.open("a") as file:
+        file.write(json.dumps({"action": "approve", "to": "1", "from": None, "who": "anna"}) + "\n")
+
+    with pytest.raises(RegistryError, match="no approval can be read from it"):
+        ledger.verified(path, anchor)

@@ -22,6 +22,12 @@ Again = Annotated[
     bool, typer.Option(help="Let in what was rolled back, or is older than the champion.")
 ]
 Reason = Annotated[str | None, typer.Option(help="Why; kept in the ledger.")]
+Asked = Annotated[
+    str | None,
+    typer.Option(
+        help="When this was asked for, ISO 8601: a champion that moved since was not meant."
+    ),
+]
 Who = Annotated[str | None, typer.Option(help="Who asks, if that is not this account.")]
 
 NOT_ELIGIBLE = 3
@@ -59,6 +65,7 @@ def gate(
     ask: Annotated[
         bool, typer.Option(help="Ask for an approval even where params.yaml demands none.")
     ] = False,
+    asked: Asked = None,
     json: Json = False,
 ) -> None:
     """Check a version against the champion; nothing moves. JSON: `approval` is what to ask whom."""
@@ -66,6 +73,7 @@ def gate(
     from zdm_ml.registry.promotion import gate as examine_version
 
     settings = load_settings()
+    again = again and _still_meant(settings, asked)
     decision = examine_version(settings, version, images_for=_images(settings), again=again)
     _answer(decision, json, approval=approval_request(settings, decision, ask=ask))
 
@@ -115,6 +123,7 @@ def promote(
     approved: Annotated[
         bool, typer.Option(help="Refuse unless the ledger holds a person's approval.")
     ] = False,
+    asked: Asked = None,
     json: Json = False,
 ) -> None:
     """Make a version champion if it passes the gate; a worse one leaves the champion, exit 0.
@@ -124,6 +133,7 @@ def promote(
     from zdm_ml.registry.promotion import promote as promote_version
 
     settings = load_settings()
+    again = again and _still_meant(settings, asked)
     decision = promote_version(
         settings,
         version,
@@ -142,6 +152,7 @@ def rollback(
     ] = None,
     reason: Reason = None,
     who: Who = None,
+    asked: Asked = None,
     timeout: Timeout = 60.0,
     json: Json = False,
 ) -> None:
@@ -150,7 +161,7 @@ def rollback(
     from zdm_ml.registry.rollback import rollback as roll_back
 
     number = None if to is None else str(to)
-    request = Request(reason_of(reason, "zdm rollback"), number, who)
+    request = Request(reason_of(reason, "zdm rollback"), number, who, asked)
     decision = roll_back(load_settings(), request, timeout=timeout)
     _answer(decision, json)
     if decision.checks[-1].state == "failed":
@@ -177,6 +188,16 @@ def reason_of(given: str | None, command: str) -> str:
             hint=f'`{command} --reason "escapes on line 3"`: it is kept in the ledger',
         )
     return reason
+
+
+def _still_meant(settings: Settings, asked: str | None) -> bool:
+    """Tell whether --again still counts: not in an old run that is cleared after a promotion."""
+    from zdm_ml.registry import ledger
+
+    if ledger.moved_since(ledger.ledger_path(settings), asked):
+        console.print("the champion moved since this was asked for: --again no longer counts")
+        return False
+    return True
 
 
 def _images(settings: Settings) -> ImagesFor:

@@ -35,8 +35,8 @@ def rotate_test(
         counts = (len(retired), len(rotation.fresh[label]), rotation.missing[label])
         table.add_row(str(label), *map(str, counts))
     console.print(table)
-    whose = f"version {champion}, the champion," if champion else "no champion, there is none,"
-    console.print(f"fresh: {whose} has not trained on it, it does not test now", markup=False)
+    unseen = f"version {champion}, the champion, has not trained on it and " if champion else ""
+    console.print(f"fresh: {unseen}it does not test now", markup=False)
     if version is not None:
         console.print(f"they test from data version {version.commit[:12]} on", markup=False)
     elif any(rotation.missing.values()):

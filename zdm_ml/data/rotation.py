@@ -73,8 +73,13 @@ def rotate(
     """Propose fresh test castings and, with `apply`, make the data version in which they test.
 
     `trained_on` are the castings that the champion learned from. Raises `DataError` where too few
-    castings are fresh to apply it.
+    castings are fresh to apply it, or where params.yaml deals them anew.
     """
+    if params.split.protocol != "grouped" or not params.split.remember:
+        raise DataError(
+            "this split takes no notice of the sides that a data version remembers",
+            hint="rotate under split.protocol: grouped and split.remember: true",
+        )
     with newest_opened(settings, params, progress) as opened:
         sides = remembered_sides(opened.listed)
         rotation = propose(opened.rows, sides, trained_on, params.seed)

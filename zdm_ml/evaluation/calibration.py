@@ -1,4 +1,4 @@
-"""The thresholds that go with a model, and what they cost on castings that did not choose them."""
+"""The thresholds that go with a model, from calibration castings, and what they do to these."""
 
 from __future__ import annotations
 

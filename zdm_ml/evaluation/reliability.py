@@ -27,16 +27,11 @@ def logits_of(scores: Scores) -> Floats:
     return logits
 
 
-def tempered(scores: Scores, temperature: float, prior: float = 0.5) -> Floats:
-    """Return P(defect) of scores, their logits divided by `temperature`.
-
-    Nets are trained on both classes evenly; `prior` is the share of defects to be assumed instead,
-    such as the plant's.
-    """
+def tempered(scores: Scores, temperature: float) -> Floats:
+    """Return P(defect) of scores, their logits divided by `temperature`, both classes as likely."""
     from scipy.special import expit
 
-    shift = np.log(prior) - np.log1p(-prior)
-    probabilities: Floats = expit(logits_of(scores) / temperature + shift)
+    probabilities: Floats = expit(logits_of(scores) / temperature)
     return probabilities
 
 

@@ -117,7 +117,7 @@ class _Contest:
             return self._why_winner(candidate, best)
         if candidate is best and winner is not None:
             return (
-                f"has the lowest expected cost, {self._errors(best)}, but {winner.model_name} is"
+                f"{self._standing}, {self._errors(best)}, but {winner.model_name} is"
                 f" shown not to be worse and takes {winner.p50_ms:.3g} ms instead of"
                 f" {best.p50_ms:.3g} ms"
             )
@@ -132,6 +132,10 @@ class _Contest:
         )
         return more + self._why_not_instead(candidate, best)
 
+    @property
+    def _standing(self) -> str:
+        return f"is the reference, {self.doubt}" if self.doubt else "has the lowest expected cost"
+
     def _why_winner(self, winner: Candidate, best: Candidate) -> str:
         if winner is not best:
             found = self.comparisons[winner.model_name]
@@ -140,9 +144,7 @@ class _Contest:
                 f" {winner.p50_ms:.3g} ms against {best.p50_ms:.3g} ms;"
                 f" {_bounds(found, self.policy)}; {self._errors(winner)}"
             )
-        what = f"has the lowest expected cost, {self._errors(best)}"
-        if self.doubt:
-            what = f"is the reference, {self.doubt}; {self._errors(best)}"
+        what = f"{self._standing}{';' if self.doubt else ','} {self._errors(best)}"
         tied = [e.model_name for e in self.candidates if e.cost == best.cost and e is not best]
         if tied:
             what += f", and is the cheapest of those tied ({', '.join(tied)})"
@@ -155,6 +157,8 @@ class _Contest:
         if not self._cheaper(candidate):
             return f"; takes {candidate.p50_ms:.3g} ms against {best.p50_ms:.3g} ms"
         found = self.comparisons[candidate.model_name]
+        if found.non_inferior and self.policy.name == "lowest_cost":
+            return "; shown not to be worse, but the policy takes the lowest cost"
         if found.non_inferior:
             return "; shown not to be worse, but not the cheapest such model"
         return f"; cheaper, but not shown to be as good: {_shortfall(found, self.policy)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zdm_ml.data.manifest import read_manifest
+from zdm_ml.errors import TrainingError
 from zdm_ml.evaluation.figures import decision_figures
 from zdm_ml.evaluation.lead import lead_of
 from zdm_ml.files import write_json
@@ -24,7 +25,8 @@ logger = logging.getLogger(__name__)
 def confirm(context: Context, show: Show) -> dict[str, Any]:
     """Write the expected costs of the leaders by seed, the evaluated training first.
 
-    With one seed nothing is trained and `costs` is empty. The nets of other seeds are not kept.
+    With one seed nothing is trained and `costs` is empty. The nets of other seeds are not kept; one
+    that cannot be trained is left out, with a warning.
     """
     seeds, figures = context.params.confirm.seeds, evaluated(context)
     lead = lead_of(candidates_of(figures), policy_of(context.params), {}) if seeds > 1 else None
@@ -32,10 +34,11 @@ def confirm(context: Context, show: Show) -> dict[str, Any]:
     if lead is not None and lead.second is not None:
         for name in (lead.reference.model_name, lead.second.model_name):
             costs[name] = [figures[name]["cost"]]
-            for further in range(1, seeds):
-                costs[name].append(
-                    cost_with_seed(context, name, context.params.seed + further, show)
-                )
+            for seed in range(context.params.seed + 1, context.params.seed + seeds):
+                try:
+                    costs[name].append(cost_with_seed(context, name, seed, show))
+                except TrainingError as error:
+                    logger.warning("%s: left out seed %d: %s", name, seed, error)
     report = {"seeds": seeds, "costs": costs}
     write_json(context.paths["confirm"], report)
     return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +166,7 @@ def _figures(contest: Contest, package: Package, rival: Package | None) -> Exami
         measure(found, *truth(rows), each.ruling.verdicts, contest.policy.cost)
         for found, each in zip(scores, packages, strict=True)
     ]
-    lighting = {row.part: row.lighting for row in rows}
+    lighting = _lighting(rows)
     evidence = Evidence(
         images=len(rows),
         challenger=sides[0],
@@ -175,6 +176,14 @@ def _figures(contest: Contest, package: Package, rival: Package | None) -> Exami
     checks = [Check("images", "passed", len(rows)), *judge(evidence, contest.policy)]
     exhibit = Exhibit(folder, rows, package, rival, scores[0], scores[1] if rival else None)
     return Examination(checks, exhibit)
+
+
+def _lighting(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the lighting that most images of each casting show."""
+    found: dict[str, Counter[str]] = {}
+    for row in rows:
+        found.setdefault(row.part, Counter())[row.lighting] += 1
+    return {part: counts.most_common(1)[0][0] for part, counts in found.items()}
 
 
 def _scores(folder: Path, rows: Sequence[Row], packages: Sequence[Package]) -> list[Scores]:

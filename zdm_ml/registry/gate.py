@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zdm_ml.evaluation.bounds import castings_needed
 from zdm_ml.evaluation.comparison import Comparison, Judged, Margins, compare, judged
 from zdm_ml.evaluation.metrics import Scores, Targets
 from zdm_ml.evaluation.verdicts import Verdicts
@@ -124,7 +125,11 @@ def _escapes(found: Comparison, evidence: Evidence, policy: Policy) -> Check:
     upper, margin = found.escape_excess_upper, policy.escape_margin
     if upper is not None and upper <= margin:
         return Check("escapes", "passed", upper, margin)
-    return Check("escapes", "failed" if found.escapes_only else "broken", upper, margin)
+    needed = castings_needed(margin, policy.confidence) if margin < 1 else 1
+    if evidence.defective < needed:
+        said = f"{upper:.4g}, {needed - evidence.defective} more defective castings"
+        return Check("escapes", "broken", said, margin)
+    return Check("escapes", "failed", upper, margin)
 
 
 def _slices(evidence: Evidence, policy: Policy) -> Check:

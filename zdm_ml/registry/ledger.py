@@ -124,6 +124,31 @@ def last_move(path: Path) -> dict[str, Any] | None:
     return moves[-1] if moves else None
 
 
+def moved_since(path: Path, asked: str | None) -> bool:
+    """Tell whether the champion has moved after a time, ISO 8601 in UTC; None asks nothing."""
+    last = last_move(path)
+    if asked is None or last is None:
+        return False
+    try:
+        return dt.datetime.fromisoformat(str(last["time"])) > dt.datetime.fromisoformat(asked)
+    except (ValueError, TypeError) as error:
+        raise RegistryError(
+            f"{asked!r} is no time to compare the ledger with: {error}",
+            hint="ISO 8601 with its offset, such as 2026-01-31T06:00:00+00:00",
+        ) from error
+
+
+def verified(path: Path, anchor: Anchor) -> list[dict[str, Any]]:
+    """Return the entries of a ledger whose chain and anchor hold; otherwise raise."""
+    fault = chain.verify(_content(path), anchor.read()).fault
+    if fault is not None:
+        raise RegistryError(
+            f"{path}, {fault}: no approval can be read from it",
+            hint="`zdm ledger --verify` says what to do",
+        )
+    return read(path)
+
+
 def predecessor(path: Path, version: str) -> str | None:
     """Return which version was champion before `version` became it, as far as the ledger knows."""
     for entry in reversed(read(path)):

@@ -27,7 +27,7 @@ MOST_PICTURES = 24
 
 
 def render(packet: Mapping[str, Any], exhibit: Exhibit | None) -> str:
-    """Return the page as HTML; of many images, the first `MOST_PICTURES` are shown."""
+    """Return the page as HTML; of many errors, the first `MOST_PICTURES` are shown."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -40,7 +40,7 @@ def render(packet: Mapping[str, Any], exhibit: Exhibit | None) -> str:
             packet["leaderboard"], packet["version"]["model_name"], cost.currency
         ),
         disagreements=_shown(exhibit, packet["disagreements"]),
-        worst_errors=_shown(exhibit, packet["worst_errors"]),
+        worst_errors=_shown(exhibit, packet["worst_errors"][:MOST_PICTURES]),
         most=MOST_PICTURES,
     )
 
@@ -49,7 +49,7 @@ def _shown(exhibit: Exhibit | None, cases: Sequence[Mapping[str, Any]]) -> list[
     if exhibit is None:
         return []
     rows = {row.path: row for row in exhibit.rows}
-    return [{**case, **_pictures(exhibit, rows[case["path"]])} for case in cases[:MOST_PICTURES]]
+    return [{**case, **_pictures(exhibit, rows[case["path"]])} for case in cases]
 
 
 def _pictures(exhibit: Exhibit, row: Row) -> dict[str, str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -163,14 +163,18 @@ def _conclude(
         holder = by_alias(client, CHAMPION)
         if (holder and holder.version) != (champion and champion.version):
             return None
-        decision = _decide(path, challenger, champion, checks, approval_needed=approval_needed)
+        anchor = RegistryAnchor(client)
+        if holder is not None:  # a crash may have left out how it became champion
+            ledger.complete(path, anchor, holder.version, holder.package_digest)
+        entries = ledger.verified(path, anchor) if approval_needed else None
+        decision = _decide(entries, challenger, champion, checks)
         if decision.decision == "promoted":
             check_digest(by_number(client, challenger.version), challenger.package_digest)
             move_champion(client, champion, challenger)
             client.delete_model_version_tag(REGISTERED_MODEL, challenger.version, ROLLED_BACK)
         ledger.append(
             path,
-            RegistryAnchor(client),
+            anchor,
             action=ACTIONS[decision.decision],
             old=decision.champion,
             new=challenger.version,
@@ -182,18 +186,19 @@ def _conclude(
 
 
 def _decide(
-    path: Path,
+    entries: Sequence[Mapping[str, Any]] | None,
     challenger: VersionInfo,
     champion: VersionInfo | None,
     checks: Sequence[Check],
-    *,
-    approval_needed: bool,
 ) -> Decision:
-    """Weigh the gate's checks and the approval; one that is needed and missing is an error."""
-    if not approval_needed:
+    """Weigh the gate's checks and the approval among the ledger's `entries`; None: none is needed.
+
+    One that is needed and missing is an error.
+    """
+    if entries is None:
         said = conclusions.kept if unmet(checks) else conclusions.promoted
         return said(challenger, champion, checks)
-    approval = standing_approval(ledger.read(path), challenger.version)
+    approval = standing_approval(entries, challenger.version)
     if approval is not None and approval.champion != (champion and champion.version):
         return conclusions.superseded(challenger, champion, approval, checks)
     if unmet(checks):
@@ -209,4 +214,6 @@ def _confirm(settings: Settings, client: MlflowClient, champion: VersionInfo) ->
         if holder is not None and holder.version == champion.version:
             anchor, digest = RegistryAnchor(client), champion.package_digest
             ledger.complete(ledger_path(settings), anchor, holder.version, digest)
+            if holder.rolled_back:
+                client.delete_model_version_tag(REGISTERED_MODEL, holder.version, ROLLED_BACK)
     return conclusions.unchanged(champion)

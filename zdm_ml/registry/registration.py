@@ -96,7 +96,7 @@ def _register(
         decision = "unchanged"
     level = committed_params(settings.root).select.test_uses
     reuse = count_uses(client, _test_set(run), level)
-    checks = (*checks, Check("test_uses", "passed", reuse.uses, level))
+    checks = (*checks, check("test_uses", not reuse.worn, reuse.uses, level))
     if reuse.worn:
         reason = f"{reason}; {reuse.sentence}"
     return Decision(result.version, alias, decision, reason, checks, run.record.run_id)

@@ -39,12 +39,14 @@ if TYPE_CHECKING:
 class Request:
     """Why the champion is to go, and where to: a version's number, or None for its predecessor.
 
-    `who` asks, if that is not the account that runs the command.
+    `who` asks, if that is not the account that runs the command; `asked` is when, ISO 8601: a
+    champion that moved after that was not meant.
     """
 
     reason: str
     to: str | None = None
     who: str | None = None
+    asked: str | None = None
 
 
 def rollback(settings: Settings, request: Request, *, timeout: float) -> Decision:
@@ -60,14 +62,15 @@ def rollback(settings: Settings, request: Request, *, timeout: float) -> Decisio
         holder = by_alias(client, CHAMPION)
         if holder is None:
             raise _nothing_to_roll_back(CHAMPION)
-        if request.to is None:
-            target = _previous(settings, client, holder)
-        else:
-            target = _earlier_champion(settings, client, holder, request.to)
+        overtaken = ledger.moved_since(ledger_path(settings), request.asked)
+        target = holder if overtaken else _target(settings, client, holder, request)
         stays = _why_it_stays(holder, target, request)
-        if stays:
-            _complete_ledger(settings, client, holder, request)
+        if overtaken:
+            stays = f"{holder.title} stays: it became champion after this rollback was asked for"
+        elif stays:
+            _complete_ledger(settings, client, holder, request.reason, request.who)
         else:
+            _complete_ledger(settings, client, holder, "its line was missing", None)
             checks = _prove(settings, target)
             _move(settings, client, holder, target, request, checks)
     now = holder if stays else target
@@ -92,6 +95,14 @@ def verify_live(settings: Settings, *, timeout: float) -> Decision:
     decision = "live" if served.state == "passed" else "not_live"
     reason = f"{info.title} is the champion; {_serving(served)}"
     return Decision(info.version, CHAMPION, decision, reason, (served,), info.run_id)
+
+
+def _target(
+    settings: Settings, client: MlflowClient, holder: VersionInfo, request: Request
+) -> VersionInfo:
+    if request.to is None:
+        return _previous(settings, client, holder)
+    return _earlier_champion(settings, client, holder, request.to)
 
 
 def _previous(settings: Settings, client: MlflowClient, holder: VersionInfo) -> VersionInfo:
@@ -146,8 +157,9 @@ def _why_it_stays(holder: VersionInfo, target: VersionInfo, request: Request) ->
 
 
 def _complete_ledger(
-    settings: Settings, client: MlflowClient, holder: VersionInfo, request: Request
+    settings: Settings, client: MlflowClient, holder: VersionInfo, reason: str, who: str | None
 ) -> None:
+    """Write down how the champion became it, if a crash left that out."""
     path, anchor = ledger_path(settings), RegistryAnchor(client)
     previous = by_alias(client, PREVIOUS)
     if previous is None or not previous.rolled_back:
@@ -160,8 +172,8 @@ def _complete_ledger(
         holder.version,
         holder.package_digest,
         action="rollback",
-        reason=request.reason,
-        who=request.who,
+        reason=reason,
+        who=who,
     )
 
 
