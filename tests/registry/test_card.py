@@ -38,6 +38,23 @@ def test_an_honest_card_names_protocol_and_bounds(tmp_path: Path) -> None:
     assert "`blur`, balanced accuracy 0.7500, 6 escapes in 24 images" in shown
 
 
+def test_the_card_says_what_the_model_costs_at_the_plant(tmp_path: Path) -> None:
+    decision = {
+        "prevalence": 0.05,
+        "currency": "EUR",
+        "cost": 31666.7,
+        "precision": 0.136,
+        "review_load": 0.02,
+    }
+
+    shown = card(tmp_path, decision=decision)
+
+    assert (
+        "At the plant, where 5.00% of the parts are defective: 31,667 EUR per 10,000 parts, 2.0% to"
+        " review, precision of `defect` 13.6%."
+    ) in shown
+
+
 def test_a_leaky_card_says_so(tmp_path: Path) -> None:
     shown = card(tmp_path, leaky=True, protocol="shipped")
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from money import COST
 
 from zdm_ml.evaluation.verdicts import Verdicts
+from zdm_ml.params import VerdictParams
 from zdm_ml.registry.decision import Check, unmet
 from zdm_ml.registry.gate import (
     Evidence,
@@ -35,6 +36,7 @@ POLICY = Policy(
     slice_margin=0.2,
     cost_tolerance=0.0,
     cost=COST,
+    promise=VerdictParams(0.01, 0.95),
     confidence=0.95,
     resamples=200,
 )

@@ -12,6 +12,7 @@ import pytest
 from money import COST
 from registry_builders import make_castings, make_run
 
+from zdm_ml.params import VerdictParams
 from zdm_ml.registry.assembly import assemble
 from zdm_ml.registry.decision import Check
 from zdm_ml.registry.evidence import Examination, Exhibit
@@ -27,7 +28,7 @@ from zdm_ml.registry.packet import (
 )
 from zdm_ml.registry.versions import VersionInfo
 
-POLICY = Policy(0.6, 0.0, 2, 0.5, 0.1, 0.0, COST, 0.95, 100)
+POLICY = Policy(0.6, 0.0, 2, 0.5, 0.1, 0.0, COST, VerdictParams(0.01, 0.95), 0.95, 100)
 CHECKS = [Check("castings_ok", "passed", 12, 2), Check("escapes", "broken", 0.22, 0.2)]
 
 

@@ -56,6 +56,19 @@ def decision_figures(
     return {**asdict(verdicts), **asdict(rates), **at_the_plant(cost, rates)}
 
 
+def casting_errors(
+    scores: Scores, rows: Sequence[Row], verdicts: Verdicts, confidence: float
+) -> dict[str, Any]:
+    """Count castings by verdict, with bounds: what goes to review neither escaped nor was rejected.
+
+    The keys are those of `by_casting`.
+    """
+    targets, parts = truth(rows)
+    rejected = by_casting(scores, targets, parts, verdicts.defect_from, confidence)
+    passed = by_casting(scores, targets, parts, verdicts.ok_below, confidence)
+    return rejected | {key: passed[key] for key in ("escapes", "escape_rate_upper")}
+
+
 def reliability_of(scores: Scores, rows: Sequence[Row], temperature: float) -> dict[str, Any]:
     """Return whether the scores of `rows` are probabilities, with and without `temperature`."""
     return reliability_figures(scores, *truth(rows), temperature)

@@ -41,6 +41,7 @@ def model_card(folder: Path, source: Source) -> str:
         "",
         *_bounds(metrics.get("by_casting")),
         *_worst(metrics.get("robustness")),
+        *_plant(metrics.get("decision")),
         *_figures(metrics),
         f"Heat maps: {'licensed' if maps.licensed else 'NOT licensed'}; {maps.reason}.",
         "",
@@ -114,6 +115,19 @@ def _worst(figures: Mapping[str, Any] | None) -> list[str]:
         f"Worst under changes of light, camera and pose: `{worst['name']}`, balanced accuracy "
         f"{worst['balanced_accuracy']:.4f}, {worst['escapes']} escapes in {figures['images']} "
         "images.",
+        "",
+    ]
+
+
+def _plant(figures: Mapping[str, Any] | None) -> list[str]:
+    if not figures:
+        return []
+    precision = figures["precision"]
+    return [
+        f"At the plant, where {figures['prevalence']:.2%} of the parts are defective: "
+        f"{figures['cost']:,.0f} {figures['currency']} per 10,000 parts, "
+        f"{figures['review_load']:.1%} to review"
+        + (f", precision of `defect` {precision:.1%}." if precision is not None else "."),
         "",
     ]
 

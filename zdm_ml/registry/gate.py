@@ -12,7 +12,7 @@ from zdm_ml.evaluation.bounds import castings_needed
 from zdm_ml.evaluation.comparison import Comparison, Judged, Margins, compare, judged
 from zdm_ml.evaluation.metrics import Scores, Targets
 from zdm_ml.evaluation.verdicts import Verdicts
-from zdm_ml.params import CostParams
+from zdm_ml.params import CostParams, VerdictParams
 from zdm_ml.registry.decision import Check, check, unmet
 
 LEAK = "split_not_leaky"
@@ -33,6 +33,7 @@ class Policy:
     slice_margin: float
     cost_tolerance: float
     cost: CostParams
+    promise: VerdictParams
     confidence: float
     resamples: int
 

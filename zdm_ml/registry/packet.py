@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from zdm_ml.data.manifest import Row
 from zdm_ml.evaluation.bounds import by_casting, castings_needed
-from zdm_ml.evaluation.figures import decision_figures, reliability_of, truth
+from zdm_ml.evaluation.figures import casting_errors, decision_figures, reliability_of, truth
 from zdm_ml.evaluation.metrics import Scores
 from zdm_ml.files import read_json, write_json, write_text
 from zdm_ml.registry.decision import Check, unmet
@@ -135,26 +135,25 @@ def limits(exhibit: Exhibit | None, checks: Sequence[Check]) -> list[str]:
 
 def _figures(exhibit: Exhibit, policy: Policy) -> dict[str, Any]:
     challenger = _of_package(exhibit.challenger, exhibit.scores, exhibit.rows, policy)
-    champion = None
+    champion, claim = None, policy.promise
     if exhibit.champion is not None and exhibit.champion_scores is not None:
         champion = _of_package(exhibit.champion, exhibit.champion_scores, exhibit.rows, policy)
     return {
         "images": len(exhibit.rows),
         "challenger": challenger,
         "champion": champion,
-        "needed_for_one_percent": castings_needed(0.01, policy.confidence),
+        "claim": {**asdict(claim), "castings": castings_needed(*astuple(claim))},
     }
 
 
 def _of_package(
     package: Package, scores: Scores, rows: Sequence[Row], policy: Policy
 ) -> dict[str, Any]:
-    targets, parts = truth(rows)
     ruling = package.ruling
     decision = read_json(package.folder / "decision.json")
     temperature = float(decision.get("temperature", 1.0))
     return {
-        "by_casting": by_casting(scores, targets, parts, ruling.threshold, policy.confidence),
+        "by_casting": casting_errors(scores, rows, ruling.verdicts, policy.confidence),
         "decision": decision_figures(scores, rows, ruling.verdicts, policy.cost),
         "reliability": reliability_of(scores, rows, temperature),
         "guaranteed": ruling.guaranteed,

@@ -42,6 +42,7 @@ def policy_for(root: Path, profile: str) -> Policy:
         slice_margin=promote.slice_margin,
         cost_tolerance=promote.cost_tolerance,
         cost=params.cost,
+        promise=params.verdict,
         confidence=params.evaluate.confidence,
         resamples=params.evaluate.resamples,
     )
