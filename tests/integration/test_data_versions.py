@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 from castings_desk import CastingsDesk, contents, make_dataset, picture, write_parts
+from foundry import Foundry
+from typer.testing import CliRunner
 
+from zdm_ml.cli import app
 from zdm_ml.data.checkout import checkout_data, checkout_version, place
 from zdm_ml.data.importing import import_data
 from zdm_ml.data.integrity import find_damage
@@ -416,3 +419,20 @@ def test_fresh_castings_take_the_test_side_and_the_old_ones_train(
     with pytest.raises(DataError, match="too few fresh castings: 2 ok and 2 defect are missing"):
         rotate(desk.settings, desk.params, set(after), apply=True)
     assert resolve(desk.root).commit == version.commit
+
+
+def test_the_command_asks_the_registry_what_the_champion_learned_from(
+    desk: CastingsDesk, foundry: Foundry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZDM_ROOT", str(desk.root))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", foundry.server.uri)
+    arguments = ["data", "rotate-test", "--json"]
+
+    without = CliRunner().invoke(app, arguments)
+    foundry.champions(1)
+    seen = CliRunner().invoke(app, arguments)
+
+    assert json.loads(without.stdout)["champion"] is None
+    answer = json.loads(seen.stdout)
+    assert (answer["champion"], answer["version"]) == ("1", None)
+    assert len(answer["fresh"]["ok"]) == len(answer["retired"]["ok"]) == 2
