@@ -15,7 +15,7 @@ from registry_builders import make_castings
 from zdm_ml.data.listing import Entry, write_listing
 from zdm_ml.data.manifest import write_manifest
 from zdm_ml.files import read_json, sha256_file, write_json
-from zdm_ml.pipeline import desk, train_stage
+from zdm_ml.pipeline import evaluate_stage, train_stage
 from zdm_ml.pipeline.desk import train_alone
 from zdm_ml.pipeline.fitting import CROSSFIT_FILE
 from zdm_ml.pipeline.profiles import run_params
@@ -86,7 +86,7 @@ def test_only_a_net_that_is_not_cross_fitted_scores_what_was_held_back(
         seen.append(len(rows))
         return np.linspace(0, 1, len(rows))
 
-    monkeypatch.setattr(desk, "score_rows", score)
+    monkeypatch.setattr(evaluate_stage, "score_rows", score)
 
     train_alone(context(root, recipe), "luna", root / "out", lambda _: None)
 

@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from torchvision.models import VisionTransformer
 
 PATCH = 8
 
@@ -38,8 +39,6 @@ _BLOCK_KEY = re.compile(r"blocks\.(\d+)\.(.+)")
 
 def build_dino(input_size: int, num_classes: int) -> nn.Module:
     """Return the small ViT of "Emerging Properties in Self-Supervised Vision Transformers"."""
-    from torchvision.models import VisionTransformer  # here: it loads torch's compiler
-
     net = VisionTransformer(
         image_size=input_size,
         patch_size=PATCH,

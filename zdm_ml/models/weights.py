@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from torch import nn
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from zdm_ml.errors import WeightsError
 from zdm_ml.models.official import (
@@ -114,8 +115,6 @@ def _load(
     state |= {key: tensor for key, tensor in net.state_dict().items() if key.startswith(head)}
     try:
         if entry.patch:
-            from torchvision.models.vision_transformer import interpolate_embeddings
-
             state = dict(interpolate_embeddings(input_size, entry.patch, state))
         net.load_state_dict(state)
     except (RuntimeError, ValueError, KeyError) as error:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Literal, cast
 
 from torch import nn
+from torchvision import models
 
 from zdm_ml.errors import ConfigError
 from zdm_ml.models import dino, luna
@@ -31,8 +32,7 @@ class Architecture:
     [N, C, h, w] in layout `planes`, [N, h, w, C] in `grid`, [N, 1 + h * w, C] in `tokens`, the
     first of which stands for no place. `input_size` must be at least `smallest` and a multiple of
     `step`. `patch` is the patch size where position embeddings depend on the input size. `modern`
-    builds what recipe `modern` makes of the net, where that is another one. `official` tells where
-    the official weights are.
+    builds what recipe `modern` makes of the net, where that is another one.
     """
 
     name: str
@@ -46,14 +46,9 @@ class Architecture:
     map_layout: MapLayout = "planes"
     step: int = 1
     patch: int | None = None
-    official: Callable[[], OfficialWeights] | None = None
+    weights: OfficialWeights | None = None
     licence: str = _TORCHVISION_LICENCE
     modern: Callable[[int, int], nn.Module] | None = None
-
-    @property
-    def weights(self) -> OfficialWeights | None:
-        """Where the official weights are; None for a net that has none."""
-        return self.official() if self.official else None
 
 
 _REGISTRY: dict[str, Architecture] = {}
@@ -93,16 +88,12 @@ def build(name: str, input_size: int, num_classes: int = 2, recipe: str = "refer
 
 
 def _torchvision(name: str, input_size: int, num_classes: int) -> nn.Module:
-    from torchvision import models  # here: it loads torch's compiler, which LUNA does without
-
     # Only ViTs are built for one size; the others pool whatever map is left.
     sized = {"image_size": input_size} if name.startswith("vit_") else {}
     return cast(nn.Module, models.get_model(name, weights=None, num_classes=num_classes, **sized))
 
 
 def _official(name: str) -> OfficialWeights:
-    from torchvision import models
-
     chosen = models.get_model_weights(name)["IMAGENET1K_V1"]
     return OfficialWeights(source=f"torchvision {chosen}", url=chosen.url)
 
@@ -136,7 +127,7 @@ register(
         last=("features.10", "classifier"),
         map_layer="features.11",
         smallest=63,
-        official=partial(_official, "alexnet"),
+        weights=_official("alexnet"),
     )
 )
 register(
@@ -149,7 +140,7 @@ register(
         last=("layer4",),
         map_layer="layer4",
         smallest=32,
-        official=partial(_official, "resnet18"),
+        weights=_official("resnet18"),
     )
 )
 register(
@@ -162,7 +153,7 @@ register(
         last=("features.6", "features.7"),
         map_layer="features",
         smallest=32,
-        official=partial(_official, "efficientnet_v2_s"),
+        weights=_official("efficientnet_v2_s"),
     )
 )
 register(
@@ -175,7 +166,7 @@ register(
         last=("features.6", "features.7", "classifier"),
         map_layer="features",
         smallest=32,
-        official=partial(_official, "convnext_tiny"),
+        weights=_official("convnext_tiny"),
     )
 )
 register(
@@ -191,7 +182,7 @@ register(
         smallest=32,
         step=16,
         patch=16,
-        official=partial(_official, "vit_b_16"),
+        weights=_official("vit_b_16"),
     )
 )
 register(
@@ -205,7 +196,7 @@ register(
         map_layer="norm",
         map_layout="grid",
         smallest=32,
-        official=partial(_official, "swin_t"),
+        weights=_official("swin_t"),
     )
 )
 register(
@@ -221,8 +212,7 @@ register(
         smallest=16,
         step=dino.PATCH,
         patch=dino.PATCH,
-        official=partial(
-            OfficialWeights,
+        weights=OfficialWeights(
             source="facebookresearch/dino ViT-S/8",
             url="https://dl.fbaipublicfiles.com/dino/dino_deitsmall8_pretrain/"
             "dino_deitsmall8_pretrain.pth",
