@@ -19,6 +19,7 @@ from zdm_ml.evaluation.bounds import (
     lower_bound,
     upper_bound,
 )
+from zdm_ml.evaluation.verdicts import Verdicts
 
 COUNTS = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -97,10 +98,11 @@ def test_a_claim_of_no_rate_is_refused(rate: float) -> None:
 SCORES = np.array([0.9, 0.8, 0.9, 0.1, 0.2, 0.1, 0.9, 0.1])
 TARGETS = np.array([1, 1, 1, 1, 0, 0, 0, 0])
 PARTS = ["a", "a", "b", "b", "c", "d", "d", "d"]
+HALF = Verdicts(0.5, 0.5)
 
 
 def test_half_of_the_images_wrong_make_a_casting_wrong() -> None:
-    figures = by_casting(SCORES, TARGETS, PARTS, 0.5, 0.95)
+    figures = by_casting(SCORES, TARGETS, PARTS, HALF, 0.95)
 
     assert figures["failed"] == [{"part": "b", "label": "defect", "wrong": 1, "images": 2}]
     assert (figures["castings"], figures["defective"], figures["good"]) == (4, 2, 2)
@@ -110,7 +112,7 @@ def test_half_of_the_images_wrong_make_a_casting_wrong() -> None:
 
 
 def test_each_rate_has_its_bounds_and_the_one_that_matters() -> None:
-    figures = by_casting(SCORES, TARGETS, PARTS, 0.5, 0.9)
+    figures = by_casting(SCORES, TARGETS, PARTS, HALF, 0.9)
 
     assert figures["overkill_rate_upper"] == upper_bound(0, 2, 0.9)
     assert figures["recall_lower"] == lower_bound(1, 2, 0.9)
@@ -120,7 +122,8 @@ def test_each_rate_has_its_bounds_and_the_one_that_matters() -> None:
 
 @pytest.mark.parametrize(("target", "missing"), [(0, "escape_rate"), (1, "overkill_rate")])
 def test_a_class_without_castings_has_no_rate_and_no_bound(target: int, missing: str) -> None:
-    figures = by_casting(np.array([0.2, 0.3]), np.full(2, target), ["a", "b"], 0.25, 0.95)
+    verdicts = Verdicts(0.25, 0.25)
+    figures = by_casting(np.array([0.2, 0.3]), np.full(2, target), ["a", "b"], verdicts, 0.95)
 
     assert [figures[f"{missing}{end}"] for end in ("", "_low", "_high", "_upper")] == [None] * 4
     assert figures["accuracy"] == 0.5
@@ -128,13 +131,25 @@ def test_a_class_without_castings_has_no_rate_and_no_bound(target: int, missing:
 
 
 def test_more_views_of_the_same_castings_prove_nothing_more() -> None:
-    once = by_casting(SCORES, TARGETS, PARTS, 0.5, 0.95)
-    often = by_casting(np.tile(SCORES, 50), np.tile(TARGETS, 50), PARTS * 50, 0.5, 0.95)
+    once = by_casting(SCORES, TARGETS, PARTS, HALF, 0.95)
+    often = by_casting(np.tile(SCORES, 50), np.tile(TARGETS, 50), PARTS * 50, HALF, 0.95)
 
     del once["failed"], often["failed"]
     assert once == often
 
 
+def test_castings_that_go_to_review_have_neither_escaped_nor_been_rejected() -> None:
+    # Defective ones: to review, passed, rejected; good ones: passed, to review.
+    scores, targets = np.array([0.5, 0.1, 0.9, 0.1, 0.5]), np.array([1, 1, 1, 0, 0])
+
+    figures = by_casting(scores, targets, list("abcde"), Verdicts(0.2, 0.8), 0.95)
+
+    assert (figures["escapes"], figures["overkills"], figures["reviewed"]) == (1, 0, 2)
+    assert figures["recall"] == pytest.approx(1 / 3)
+    assert figures["accuracy"] == pytest.approx(2 / 5)
+    assert [failure["part"] for failure in figures["failed"]] == ["b"]
+
+
 def test_no_images_are_refused() -> None:
     with pytest.raises(DataError, match="0 scores for 0 targets"):
-        by_casting(np.array([]), np.array([]), [], 0.5, 0.95)
+        by_casting(np.array([]), np.array([]), [], HALF, 0.95)

@@ -24,6 +24,8 @@ SELECTION = Selection(
 def figures(seen: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "accuracy": 0.9,
+        "escapes": 5,
+        "overkills": 0,
         "leaky": False,
         "protocol": "grouped",
         "confusion": "not a column",
@@ -42,6 +44,8 @@ def figures(seen: dict[str, Any] | None) -> dict[str, Any]:
         "intervals": {"per_image": {"accuracy_low": 0.8, "accuracy_high": 0.97}},
         "robustness": {"worst": {"name": "blur", "balanced_accuracy": 0.6}},
         "decision": {
+            "escapes": 2,
+            "overkills": 3,
             "cost": 1234.5,
             "precision": 0.8,
             "review_load": 0.02,
@@ -50,6 +54,12 @@ def figures(seen: dict[str, Any] | None) -> dict[str, Any]:
         },
         "reliability": {"tempered": {"brier": 0.05, "calibration_error": 0.02}},
     }
+
+
+def test_errors_are_those_of_the_verdicts_in_use() -> None:
+    rows = leaderboard(SELECTION, {"luna": flat_figures(figures(None))})
+
+    assert (rows[0]["escapes"], rows[0]["overkills"]) == (2, 3)
 
 
 def test_rows_have_the_same_keys_and_failed_models_have_no_figures() -> None:

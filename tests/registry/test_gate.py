@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from castings_rows import castings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from money import COST
@@ -26,6 +27,7 @@ from zdm_ml.registry.gate import (
     measure,
     perturbation_check,
     profile_check,
+    slices_of,
 )
 
 POLICY = Policy(
@@ -55,8 +57,7 @@ def side(castings: int, escapes: Sequence[int] = (), overkills: Sequence[int] = 
 def judged(
     challenger: Side, champion: Side | None, policy: Policy = POLICY, slices: Any = None
 ) -> dict[str, Check]:
-    castings = len(challenger.judged.castings.parts)
-    evidence = Evidence(100, challenger, champion, slices or ["lamp"] * castings)
+    evidence = Evidence(100, challenger, champion, slices or {})
     return {item.name: item for item in judge(evidence, policy)}
 
 
@@ -124,13 +125,37 @@ def test_too_few_castings_are_broken_evidence() -> None:
 
 
 def test_a_lighting_in_which_more_castings_escape_has_a_veto() -> None:
-    slices = ["dark"] * 4 + ["lamp"] * 76
+    dark = np.arange(80) < 4
+    slices = {"lighting dark": dark, "lighting lamp": ~dark}
     policy = replace(POLICY, escape_margin=1.0)
 
     found = judged(side(40, [0, 1]), side(40, [20, 21]), policy, slices)
 
     assert [item.name for item in unmet(found.values())] == ["slices"]
     assert found["slices"].value == "0.500 in lighting dark"
+
+
+def test_castings_are_told_apart_by_lighting_and_by_kind_of_defect_where_known() -> None:
+    rows = [
+        replace(row, lighting=lighting, kinds=kinds)
+        for row, lighting, kinds in zip(
+            castings(2, 1, views=2),
+            ["L1", "L1", "L2", "L2", "", ""],
+            ["pit", "pit;scratch", "scratch", "", "", ""],
+            strict=True,
+        )
+    ]
+    parts = sorted({row.part for row in rows})
+
+    found = slices_of(rows, parts)
+
+    assert {name: [*np.array(parts)[inside]] for name, inside in found.items()} == {
+        "defect kind pit": [rows[0].part],
+        "defect kind scratch": sorted({rows[0].part, rows[2].part}),
+        "lighting L1": [rows[0].part],
+        "lighting L2": [rows[2].part],
+        "lighting unnamed": [rows[4].part],
+    }
 
 
 @pytest.mark.parametrize(

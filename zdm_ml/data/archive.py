@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from zdm_ml.data.images import ImageRefused, decode_grey
-from zdm_ml.data.known_parts import PARTS_FILE, known_parts, parts_file_places
+from zdm_ml.data.known_parts import PARTS_FILE, known_kinds, known_parts, parts_file_places
 from zdm_ml.data.layout import (
     CLASS_FOLDERS,
     SHIPPED_SPLITS,
@@ -48,7 +48,8 @@ class Quarantined:
 class Staged:
     """What was staged; `quarantine` is the folder of the bad files, None without any.
 
-    `known` maps the staged paths whose casting the source names to that casting.
+    `known` maps the staged paths whose casting the source names to that casting, `kinds` those
+    whose kinds of defect it names to them.
     """
 
     images: int
@@ -57,6 +58,7 @@ class Staged:
     quarantine: Path | None
     ignored: int
     known: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -88,7 +90,7 @@ def stage_source(
     with open_source(origin, limits or Limits()) as files:
         targets, ignored = _plan(files.names)
         check_complete(count_images(targets), str(origin))
-        known, warnings = _known(files, targets, part_pattern)
+        known, kinds, warnings = _known(files, targets, part_pattern)
         try:
             with _replacement(destination) as folder:
                 bad = _copy_good(files, targets, folder, max_pixels, progress)
@@ -101,16 +103,22 @@ def stage_source(
                 hint="free some space or correct the owner of the folder; nothing was imported",
             ) from error
     listed = tuple(Quarantined(name, reason) for name, reason in sorted(bad.items()))
-    good = {path: part for path, part in known.items() if targets[path] not in bad}
     return Staged(
-        len(targets) - len(bad), counts, listed, kept, ignored, known=good, warnings=warnings
+        len(targets) - len(bad),
+        counts,
+        listed,
+        kept,
+        ignored,
+        known={path: part for path, part in known.items() if targets[path] not in bad},
+        kinds={path: named for path, named in kinds.items() if targets[path] not in bad},
+        warnings=warnings,
     )
 
 
 def _known(
     files: Source, targets: Mapping[str, str], pattern: str | None
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the casting of each target that parts.csv or `pattern` names, and warnings."""
+) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
+    """Return casting and kinds of defect of each target that has them named, and warnings."""
     named = {name: target for target, name in targets.items()}
     lists = {}
     for place in parts_file_places(named):
@@ -122,7 +130,9 @@ def _known(
                     f"{place} cannot be read: {error}", hint="save it as CSV in UTF-8"
                 ) from error
     known, warnings = known_parts(named, lists, pattern)
-    return {named[name]: part for name, part in known.items()}, tuple(warnings)
+    parts = {named[name]: part for name, part in known.items()}
+    kinds = {named[name]: kinds for name, kinds in known_kinds(named, lists).items()}
+    return parts, kinds, tuple(warnings)
 
 
 def _plan(names: tuple[str, ...]) -> tuple[dict[str, str], int]:

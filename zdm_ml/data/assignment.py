@@ -55,11 +55,16 @@ def make_entries(
     rows: Sequence[Row],
     folder: Path,
     known: Mapping[str, str],
+    kinds: Mapping[str, str],
     before: Sequence[Entry],
     params: Params,
 ) -> list[Entry]:
-    """Return the castings list of `rows`: parts as recognised, sides dealt or remembered."""
+    """Return the castings list of `rows`: parts as recognised, sides dealt or remembered.
+
+    Kinds of defect that the source does not name are those that `before` has for the same bytes.
+    """
     sides = _sides(rows, before, params)
+    kinds_of = {entry.sha256: entry.kinds for entry in before}
     named = {(entry.sha256, entry.part) for entry in before if entry.known}
     return [
         Entry(
@@ -69,6 +74,7 @@ def make_entries(
             part=row.part,
             known=row.path in known or (row.sha256, row.part) in named,
             side=sides.get(row.part, ""),
+            kinds=kinds.get(row.path) or kinds_of.get(row.sha256, ""),
         )
         for row in rows
     ]

@@ -59,7 +59,7 @@ def import_data(
             logger.warning("%s", warning)
         _, before = newest(settings)
         rows = recognise(folder, image_paths(folder), staged.known, before, params, progress)
-        entries = make_entries(rows, folder, staged.known, before, params)
+        entries = make_entries(rows, folder, staged.known, staged.kinds, before, params)
         version, folder, changed = publish_version(settings, work, entries, made_by="import")
         place(settings, folder, listing_text(entries))
     dealt = any(entry.side for entry in entries)

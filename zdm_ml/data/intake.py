@@ -13,7 +13,7 @@ from zdm_ml.data.archive import keep_aside
 from zdm_ml.data.assignment import make_entries, recognise
 from zdm_ml.data.checkout import checkout_data
 from zdm_ml.data.inbox import SETTLE_SECONDS, Inbox
-from zdm_ml.data.known_parts import known_parts
+from zdm_ml.data.known_parts import known_kinds, known_parts
 from zdm_ml.data.layout import image_paths
 from zdm_ml.data.listing import Entry
 from zdm_ml.data.manifest import CLASSES
@@ -104,7 +104,10 @@ class Growth:
     ) -> DataVersion:
         """Return the version that the fresh images make, or the old one if all conflict."""
         folder = self._folder(sorting)
-        known = self._known(inbox, sorting)
+        lists = inbox.parts_list()
+        known = self._known(lists, sorting)
+        fresh = known_kinds(sorting.fresh, lists)
+        kinds = {sorting.fresh[path]: found for path, found in fresh.items()}
         rows = recognise(folder, image_paths(folder), known, self.listed, self.params, progress)
         sent = review_conflicts(sorting, rows)
         for path in sent:
@@ -112,7 +115,7 @@ class Growth:
         if not sorting.fresh:
             return self.before
         rows = [row for row in rows if row.path not in sent]
-        entries = make_entries(rows, folder, known, self.listed, self.params)
+        entries = make_entries(rows, folder, known, kinds, self.listed, self.params)
         version, _, _ = publish_version(self.settings, self.work, entries, made_by=INTAKE)
         return version
 
@@ -127,11 +130,11 @@ class Growth:
             shutil.copyfile(self.work / "arrived" / source, folder / target)
         return folder
 
-    def _known(self, inbox: Inbox, sorting: Sorting) -> dict[str, str]:
+    def _known(self, lists: Mapping[str, str], sorting: Sorting) -> dict[str, str]:
         """Return the parts that names give: of the old images, and of the fresh ones."""
         pattern = self.params.audit.part_pattern
         old, _ = known_parts({entry.path: entry.path for entry in self.listed}, {}, pattern)
-        new, remarks = known_parts(sorting.fresh, inbox.parts_list(), pattern)
+        new, remarks = known_parts(sorting.fresh, lists, pattern)
         for remark in remarks:
             logger.info("%s", remark)
         return {

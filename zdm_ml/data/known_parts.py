@@ -1,4 +1,7 @@
-"""Known castings: the parts that a source names itself, in parts.csv or in its file names."""
+"""Known castings: what a source says itself, in parts.csv or in its file names.
+
+parts.csv has the columns `path` and `part`; a column `kinds` may name the kinds of defect.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from zdm_ml.errors import ConfigError, DataError
@@ -48,26 +52,44 @@ def known_parts(
 ) -> tuple[dict[str, str], list[str]]:
     """Like `read_known_parts`, from texts: `lists` maps the path of each parts.csv to its text."""
     known, warnings = _from_names(files, pattern)
-    targets: dict[str, list[str]] = {}
-    for path, target in files.items():
-        targets.setdefault(target, []).append(path)
-    for place in sorted(lists, key=_depth):
-        base = PurePosixPath(place).parent
-        strangers = []
-        for named, part in _parse(lists[place], place).items():
-            path = (base / named).as_posix()
-            if path in files:
-                known[path] = part
-            elif base == PurePosixPath() and len(targets.get(named, [])) == 1:
-                known[targets[named][0]] = part
-            else:
-                strangers.append(named)
+    for place, named, strangers in _located(files, lists):
+        known |= {path: line.part for path, line in named.items()}
         if strangers:
             warnings.append(
                 f"{place}: {len(strangers)} of its paths are no images here, such as "
                 + ", ".join(strangers[:SHOWN])
             )
     return known, warnings
+
+
+def known_kinds(files: Mapping[str, str], lists: Mapping[str, str]) -> dict[str, str]:
+    """Return the kinds of defect, divided by `;`, of each image for which a parts.csv names any."""
+    kinds: dict[str, str] = {}
+    for _, named, _ in _located(files, lists):
+        kinds |= {path: line.kinds for path, line in named.items() if line.kinds}
+    return kinds
+
+
+def _located(
+    files: Mapping[str, str], lists: Mapping[str, str]
+) -> Iterator[tuple[str, dict[str, _Line], list[str]]]:
+    """Yield each parts.csv, the root's first: its lines by manifest path, and its stray paths."""
+    targets: dict[str, list[str]] = {}
+    for path, target in files.items():
+        targets.setdefault(target, []).append(path)
+    for place in sorted(lists, key=_depth):
+        base = PurePosixPath(place).parent
+        found: dict[str, _Line] = {}
+        strangers = []
+        for named, line in _parse(lists[place], place).items():
+            path = (base / named).as_posix()
+            if path in files:
+                found[path] = line
+            elif base == PurePosixPath() and len(targets.get(named, [])) == 1:
+                found[targets[named][0]] = line
+            else:
+                strangers.append(named)
+        yield place, found, strangers
 
 
 def _depth(place: str) -> tuple[int, str]:
@@ -101,8 +123,16 @@ def _bad_pattern(problem: str) -> ConfigError:
     )
 
 
-def _parse(text: str, place: str) -> dict[str, str]:
-    """Return path -> part; comma or semicolon, whatever the header line holds."""
+@dataclass(frozen=True)
+class _Line:
+    """What parts.csv says of an image; `kinds` of defect are divided by `;`, empty for unknown."""
+
+    part: str
+    kinds: str
+
+
+def _parse(text: str, place: str) -> dict[str, _Line]:
+    """Return the line of each path; comma or semicolon, whatever the header line holds."""
     delimiter = ";" if ";" in text.partition("\n")[0] else ","
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
     header = [name.strip() for name in reader.fieldnames or ()]
@@ -112,7 +142,7 @@ def _parse(text: str, place: str) -> dict[str, str]:
             hint="first line `path,part`, then one line per image",
         )
     reader.fieldnames = header
-    parts: dict[str, str] = {}
+    lines: dict[str, _Line] = {}
     for record in _records(reader, place):
         path = (record["path"] or "").strip().replace("\\", "/").removeprefix("./")
         part = (record["part"] or "").strip()
@@ -121,12 +151,23 @@ def _parse(text: str, place: str) -> dict[str, str]:
                 f"{place}, line {reader.line_num}: path {path!r}, part {part!r}",
                 hint="fill in both, or delete the line to have the casting recognised",
             )
-        if parts.setdefault(path, part) != part:
+        line = _Line(part, _kinds(record.get("kinds") or ""))
+        if not line.kinds.isprintable():
+            raise DataError(f"{place}, line {reader.line_num}: kinds {line.kinds!r} are no text")
+        before = lines.setdefault(path, line)
+        if before.part != part:
             raise DataError(
-                f"{place}, line {reader.line_num}: {path} is part {part!r} and {parts[path]!r}",
+                f"{place}, line {reader.line_num}: {path} is part {part!r} and {before.part!r}",
                 hint="keep the right one of the two lines",
             )
-    return parts
+        lines[path] = replace(line, kinds=_kinds(f"{before.kinds};{line.kinds}"))
+    return lines
+
+
+def _kinds(text: str) -> str:
+    """Return kinds each once, sorted, divided by `;`; a list between bars or commas is one too."""
+    kinds = {kind.strip() for kind in re.split(r"[;,|]", text)}
+    return ";".join(sorted(kinds - {""}))
 
 
 def _records(reader: csv.DictReader[str], place: str) -> Iterator[dict[str, str]]:

@@ -24,7 +24,8 @@ from zdm_ml.files import write_text
 class Entry:
     """One image; `path` is relative to the castings folder, an empty `side` is not dealt yet.
 
-    `known` tells a part that the source named (parts.csv, serial number) from a recognised one.
+    `known` tells a part that the source named (parts.csv, serial number) from a recognised one,
+    `kinds` are the kinds of defect, divided by `;`, where the source named any.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Entry:
     part: str
     known: bool
     side: Split
+    kinds: str = ""
 
     @property
     def label(self) -> Label:
@@ -63,6 +65,8 @@ def count_entries(entries: Iterable[Entry]) -> Census:
 
 
 COLUMNS = tuple(field.name for field in fields(Entry))
+WITHOUT_KINDS = COLUMNS[:-1]
+"""The columns where no kind of defect is known."""
 
 
 def write_listing(path: Path, entries: Iterable[Entry]) -> None:
@@ -72,10 +76,12 @@ def write_listing(path: Path, entries: Iterable[Entry]) -> None:
 
 def listing_text(entries: Iterable[Entry]) -> str:
     """Return the CSV text of entries, sorted by path."""
+    listed = sorted(entries, key=lambda entry: entry.path)
+    columns = COLUMNS if any(entry.kinds for entry in listed) else WITHOUT_KINDS
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for entry in sorted(entries, key=lambda entry: entry.path):
+    for entry in listed:
         writer.writerow({**asdict(entry), "known": int(entry.known)})
     return buffer.getvalue()
 
@@ -93,9 +99,10 @@ def read_listing(path: Path) -> list[Entry]:
 def parse_listing(text: str, source: str) -> list[Entry]:
     """Read a castings list from text; `source` names it in errors."""
     reader = csv.DictReader(io.StringIO(text))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    header = tuple(reader.fieldnames or ())
+    if header not in (COLUMNS, WITHOUT_KINDS):
         raise DataError(
-            f"castings list {source} has columns {reader.fieldnames}, expected {list(COLUMNS)}",
+            f"castings list {source} has columns {header}, expected {WITHOUT_KINDS}",
             hint="`zdm data checkout` brings it back",
         )
     return [_entry(source, line, record) for line, record in enumerate(reader, start=2)]
@@ -113,6 +120,7 @@ def _entry(source: str, line: int, record: dict[str, str]) -> Entry:
             part=record["part"],
             known={"0": False, "1": True}[record["known"]],
             side=side,  # type: ignore[arg-type]  # checked above
+            kinds=record.get("kinds", ""),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(

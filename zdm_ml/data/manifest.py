@@ -29,7 +29,8 @@ class Row:
     `nearest` is the path of the most similar other image (empty where none was found),
     `similarity` to it and `confidence` in `part` lie in [0, 1]; `identity` says how `part` was
     found: known, remembered, ring, outline or alone. `kin` names the castings that may be one with
-    this one, photographed anew (empty: none): they are kept on one side of a split.
+    this one, photographed anew (empty: none): they are kept on one side of a split. `kinds` of
+    defect are divided by `;`, empty where the source names none.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Row:
     confidence: float = 0.0
     identity: str = "alone"
     kin: str = ""
+    kinds: str = ""
 
     @property
     def family(self) -> str:
@@ -66,6 +68,8 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+WITHOUT_KINDS = COLUMNS[:-1]
+"""The columns of manifests in versions from before kinds of defect were known."""
 
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
@@ -83,7 +87,7 @@ def read_manifest(path: Path) -> list[Row]:
         raise DataError(f"manifest {path} is missing", hint="run `dvc repro split`")
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        if tuple(reader.fieldnames or ()) not in (COLUMNS, WITHOUT_KINDS):
             raise DataError(
                 f"manifest {path} has columns {reader.fieldnames}, expected {list(COLUMNS)}",
                 hint="delete it and run `dvc repro split`",
@@ -114,6 +118,7 @@ def _row(path: Path, line: int, record: dict[str, str]) -> Row:
             confidence=float(record["confidence"]),
             identity=record["identity"],
             kin=record["kin"],
+            kinds=record.get("kinds", ""),
         )
     except ValueError as error:
         raise DataError(f"manifest {path}, line {line}: {error}") from error

@@ -52,7 +52,7 @@ class OpenVersion:
         known = _named(self.listed)
         entries = [
             replace(entry, side=sides.get(entry.part, entry.side))
-            for entry in make_entries(self.rows, self.folder, known, self.listed, self.params)
+            for entry in make_entries(self.rows, self.folder, known, {}, self.listed, self.params)
         ]
         deal(self.rows, remembered_sides(entries), self.params.split, self.params.seed)
         version, folder, _ = publish_version(self.settings, self.work, entries, made_by=made_by)

@@ -14,6 +14,7 @@ from scipy.special import betainccinv, betaincinv
 from zdm_ml.data.manifest import CLASSES
 from zdm_ml.evaluation.castings import AGGREGATION, casting_records
 from zdm_ml.evaluation.metrics import Scores, Targets
+from zdm_ml.evaluation.verdicts import Verdicts
 
 _MATTERS = {
     "escape_rate": "upper",
@@ -76,25 +77,28 @@ def castings_missing(cases: int, total: int, max_rate: float, confidence: float)
 
 
 def by_casting(
-    scores: Scores, targets: Targets, parts: Sequence[str], threshold: float, confidence: float
+    scores: Scores, targets: Targets, parts: Sequence[str], verdicts: Verdicts, confidence: float
 ) -> dict[str, Any]:
     """Return counts, rates and exact bounds by casting, and the castings that failed.
 
-    `scores` [N] are P(defect), a score at or above `threshold` is judged a defect, `targets` [N]
-    are 0 or 1. Escape rate, overkill rate, accuracy and recall come with their two-sided bounds
+    `scores` [N] are P(defect), `targets` [N] are 0 or 1. What is to be reviewed has neither escaped
+    nor been rejected, and counts as judged right for neither accuracy nor recall; `reviewed` counts
+    those castings. Escape rate, overkill rate, accuracy and recall come with their two-sided bounds
     `*_low` and `*_high` and the one-sided bound that matters, `*_upper` or `*_lower`; all are None
     without a case. The bounds take the castings for a random sample of those to come.
     """
-    records = casting_records(scores, targets, parts, threshold)
+    records = casting_records(scores, targets, parts, verdicts.ok_below, verdicts.defect_from)
     total = {label: sum(record["label"] == label for record in records) for label in CLASSES}
     failed = [record for record in records if record["failed"]]
+    right = [record for record in records if record["right"]]
     escapes = sum(record["label"] == "defect" for record in failed)
     overkills, castings = len(failed) - escapes, len(records)
+    found = sum(record["label"] == "defect" for record in right)
     counts = {
         "escape_rate": (escapes, total["defect"]),
         "overkill_rate": (overkills, total["ok"]),
-        "accuracy": (castings - len(failed), castings),
-        "recall": (total["defect"] - escapes, total["defect"]),
+        "accuracy": (len(right), castings),
+        "recall": (found, total["defect"]),
     }
     return {
         "aggregation": AGGREGATION,
@@ -104,6 +108,7 @@ def by_casting(
         "good": total["ok"],
         "escapes": escapes,
         "overkills": overkills,
+        "reviewed": castings - len(failed) - len(right),
         **_bounded(counts, confidence),
         "failed": [{key: r[key] for key in ("part", "label", "wrong", "images")} for r in failed],
     }

@@ -58,15 +58,23 @@ def group(targets: Targets, parts: Sequence[str]) -> Castings:
 
 
 def casting_records(
-    scores: Scores, targets: Targets, parts: Sequence[str], threshold: float
+    scores: Scores,
+    targets: Targets,
+    parts: Sequence[str],
+    ok_below: float,
+    defect_from: float,
 ) -> list[dict[str, Any]]:
     """Return one record per casting, sorted by part: its images, how many are judged wrong.
 
-    `mean_score` is the mean P(defect) of its images, `failed` follows `AGGREGATION`.
+    `mean_score` is the mean P(defect) of its images, `failed` follows `AGGREGATION`. `review`,
+    between the two thresholds, is neither wrong nor right; `right` castings have most of their
+    images judged right.
     """
     check(scores, targets)
-    castings = group(targets, parts)
-    wrong = castings.sums((scores >= threshold) != (targets == 1))
+    castings, defect = group(targets, parts), targets == 1
+    passed, rejected = scores < ok_below, scores >= defect_from
+    wrong = castings.sums(np.where(defect, passed, rejected))
+    right = castings.sums(np.where(defect, rejected, passed))
     means = castings.sums(scores) / castings.images
     return [
         {
@@ -76,6 +84,7 @@ def casting_records(
             "wrong": int(wrong[at]),
             "mean_score": float(means[at]),
             "failed": bool(2 * wrong[at] >= castings.images[at]),
+            "right": bool(2 * right[at] > castings.images[at]),
         }
         for at, part in enumerate(castings.parts)
     ]

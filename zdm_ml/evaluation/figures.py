@@ -22,9 +22,17 @@ _BRIEF = ("images", "accuracy", "balanced_accuracy", "roc_auc", "escapes", "over
 
 
 def side_figures(
-    scores: Scores, rows: Sequence[Row], threshold: float, params: EvaluateParams, seed: int
+    scores: Scores,
+    rows: Sequence[Row],
+    threshold: float,
+    verdicts: Verdicts,
+    params: EvaluateParams,
+    seed: int,
 ) -> dict[str, Any]:
-    """Return the figures of `rows`, scored in their order: by image, `by_casting`, `intervals`."""
+    """Return the figures of `rows`, scored in their order: by image, `by_casting`, `intervals`.
+
+    Those by image are of two classes, divided at `threshold`; castings are counted by verdict.
+    """
     targets, parts = truth(rows)
     figures = metrics(scores, targets, threshold)
     wrong = ((scores >= threshold) != (targets == 1))[None, :]
@@ -38,7 +46,7 @@ def side_figures(
     )
     return {
         **figures,
-        "by_casting": by_casting(scores, targets, parts, threshold, params.confidence),
+        "by_casting": by_casting(scores, targets, parts, verdicts, params.confidence),
         "intervals": intervals,
     }
 
@@ -51,22 +59,21 @@ def truth(rows: Sequence[Row]) -> tuple[Targets, list[str]]:
 def decision_figures(
     scores: Scores, rows: Sequence[Row], verdicts: Verdicts, cost: CostParams
 ) -> dict[str, Any]:
-    """Return what the verdicts do to castings of `rows`, and what that means at the plant."""
-    rates = verdicts.rates(scores, *truth(rows))
-    return {**asdict(verdicts), **asdict(rates), **at_the_plant(cost, rates)}
+    """Return what the verdicts do to castings of `rows`, and what that means at the plant.
 
-
-def casting_errors(
-    scores: Scores, rows: Sequence[Row], verdicts: Verdicts, confidence: float
-) -> dict[str, Any]:
-    """Count castings by verdict, with bounds: what goes to review neither escaped nor was rejected.
-
-    The keys are those of `by_casting`.
+    `escapes`, `overkills` and `reviewed` count images.
     """
     targets, parts = truth(rows)
-    rejected = by_casting(scores, targets, parts, verdicts.defect_from, confidence)
-    passed = by_casting(scores, targets, parts, verdicts.ok_below, confidence)
-    return rejected | {key: passed[key] for key in ("escapes", "escape_rate_upper")}
+    rates = verdicts.rates(scores, targets, parts)
+    passed, rejected = scores < verdicts.ok_below, scores >= verdicts.defect_from
+    return {
+        **asdict(verdicts),
+        **asdict(rates),
+        "escapes": int((passed & (targets == 1)).sum()),
+        "overkills": int((rejected & (targets == 0)).sum()),
+        "reviewed": int((~passed & ~rejected).sum()),
+        **at_the_plant(cost, rates),
+    }
 
 
 def reliability_of(scores: Scores, rows: Sequence[Row], temperature: float) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One evaluated model; errors are on the test images at `threshold`.
+    """One evaluated model; errors are those of its verdicts on the test images.
 
     `cost` is expected money per 10,000 parts. `castings` and the errors `*_castings` count what the
     images show; `leaky` figures are of castings that were also trained on.

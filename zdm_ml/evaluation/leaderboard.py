@@ -57,10 +57,11 @@ COLUMNS = (
 def flat_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return metrics.json with what the leaderboard shows of its nested parts beside it.
 
-    `accuracy_low` and `accuracy_high` bound the accuracy by image (bootstrap over castings), the
-    `*_upper` are exact bounds by casting. `seen_accuracy` is leaky: shipped test images of castings
-    that trained the model. `cost` is expected money per 10,000 parts, `plant_precision` and
-    `review_load` are at the plant's prevalence, `brier` and `calibration_error` at the temperature.
+    Errors are counted by verdict, at the thresholds in use. `accuracy_low` and `accuracy_high`
+    bound the accuracy by image (bootstrap over castings), the `*_upper` are exact bounds by
+    casting. `seen_accuracy` is leaky: shipped test images of castings that trained the model.
+    `cost` is expected money per 10,000 parts, `plant_precision` and `review_load` are at the
+    plant's prevalence, `brier` and `calibration_error` at the temperature.
     """
     castings, images = metrics["by_casting"], metrics["intervals"]["per_image"]
     seen, worst = metrics["seen"] or {}, metrics["robustness"]["worst"]
@@ -69,6 +70,8 @@ def flat_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
         **metrics,
         "accuracy_low": images["accuracy_low"],
         "accuracy_high": images["accuracy_high"],
+        "escapes": decision["escapes"],
+        "overkills": decision["overkills"],
         "cost": decision["cost"],
         "plant_precision": decision["precision"],
         "review_load": decision["review_load"],

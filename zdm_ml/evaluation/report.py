@@ -33,7 +33,8 @@ def markdown(
         " of light, camera and pose.",
         "## Test images",
         _table(rows, _image_columns()),
-        "Counts are at each model's own threshold, which castings outside the test set chose.",
+        "Escapes and overkills are verdicts, what goes to review is neither; the rates tell two"
+        " classes apart at each model's threshold, which castings outside the test set chose.",
         "## At the plant",
         _table(rows, _plant_columns(cost)),
         _assumptions(cost, promise),

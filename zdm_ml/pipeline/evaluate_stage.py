@@ -80,7 +80,7 @@ def evaluate(
     tested = [at for at, row in enumerate(held_out) if row.split == "test"]
     test_rows, test_scores = [held_out[at] for at in tested], scores[tested]
     figures = {
-        **side_figures(test_scores, test_rows, threshold, params.evaluate, params.seed),
+        **side_figures(test_scores, test_rows, threshold, verdicts, params.evaluate, params.seed),
         "decision": decision_figures(test_scores, test_rows, verdicts, params.cost),
         "reliability": reliability_of(test_scores, test_rows, calibration.temperature),
         **_provenance(context, manifest),
@@ -197,8 +197,9 @@ def _write_tables(
     cost: CostParams,
 ) -> None:
     targets = np.array([row.target for row in rows], dtype=np.int64)
-    threshold = figures["threshold"]
-    castings = casting_records(scores, targets, [row.part for row in rows], threshold)
+    threshold, decision = figures["threshold"], figures["decision"]
+    between = (decision["ok_below"], decision["defect_from"])
+    castings = casting_records(scores, targets, [row.part for row in rows], *between)
     perturbed = figures["robustness"]["perturbations"]
     _write_points(out / "roc.csv", ("fpr", "tpr", "threshold"), roc_points(scores, targets))
     _write_points(out / "pr.csv", ("recall", "precision", "threshold"), pr_points(scores, targets))

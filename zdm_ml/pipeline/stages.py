@@ -97,7 +97,9 @@ def audit(context: Context, progress: Callable[[int, int], None] | None = None) 
         warnings=warnings,
         progress=progress,
     )
-    write_manifest(context.paths["audit"], found.rows)
+    kinds = {entry.path: entry.kinds for entry in entries}
+    rows = [replace(row, kinds=kinds.get(row.path, "")) for row in found.rows]
+    write_manifest(context.paths["audit"], rows)
     write_json(context.paths["audit_report"], found.report)
     write_page(context.paths["audit_page"], found)
     return found.report

@@ -42,7 +42,7 @@ def model_card(folder: Path, source: Source) -> str:
         *_bounds(metrics.get("by_casting")),
         *_worst(metrics.get("robustness")),
         *_plant(metrics.get("decision")),
-        *_figures(metrics),
+        *_figures(metrics, ruling.threshold),
         f"Heat maps: {'licensed' if maps.licensed else 'NOT licensed'}; {maps.reason}.",
         "",
         "Limits: views of one casting are no independent evidence, so trust the bounds by casting. "
@@ -138,10 +138,11 @@ def _init(spec: dict[str, Any]) -> str:
     return f"pretrained weights {spec['weights_file']} ({spec['init']})"
 
 
-def _figures(metrics: Mapping[str, Any]) -> list[str]:
+def _figures(metrics: Mapping[str, Any], threshold: float) -> list[str]:
     rows = [f"| {key} | {metrics[key]:.4f} |" for key in FIGURES if _number(metrics.get(key))]
     rows += [f"| {key} | {metrics[key]:g} |" for key in COUNTS if _number(metrics.get(key))]
-    return ["| test figure, by image | value |", "| --- | --- |", *rows, ""] if rows else []
+    head = f"| test figure, by image, two classes at {threshold:.6g} | value |"
+    return [head, "| --- | --- |", *rows, ""] if rows else []
 
 
 def _number(value: Any) -> bool:

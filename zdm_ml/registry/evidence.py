@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from zdm_ml.registry.gate import (
     measure,
     perturbation_check,
     profile_check,
+    slices_of,
 )
 from zdm_ml.registry.package import GOLDEN_PIXELS, Package, load_package
 from zdm_ml.registry.selftest import self_test_in_clean_process
@@ -166,24 +166,15 @@ def _figures(contest: Contest, package: Package, rival: Package | None) -> Exami
         measure(found, *truth(rows), each.ruling.verdicts, contest.policy.cost)
         for found, each in zip(scores, packages, strict=True)
     ]
-    lighting = _lighting(rows)
     evidence = Evidence(
         images=len(rows),
         challenger=sides[0],
         champion=sides[1] if rival else None,
-        slices=[lighting[part] for part in sides[0].judged.castings.parts],
+        slices=slices_of(rows, sides[0].judged.castings.parts),
     )
     checks = [Check("images", "passed", len(rows)), *judge(evidence, contest.policy)]
     exhibit = Exhibit(folder, rows, package, rival, scores[0], scores[1] if rival else None)
     return Examination(checks, exhibit)
-
-
-def _lighting(rows: Sequence[Row]) -> dict[str, str]:
-    """Return the lighting that most images of each casting show."""
-    found: dict[str, Counter[str]] = {}
-    for row in rows:
-        found.setdefault(row.part, Counter())[row.lighting] += 1
-    return {part: counts.most_common(1)[0][0] for part, counts in found.items()}
 
 
 def _scores(folder: Path, rows: Sequence[Row], packages: Sequence[Package]) -> list[Scores]:

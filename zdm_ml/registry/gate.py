@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from zdm_ml.data.manifest import Row
 from zdm_ml.evaluation.bounds import castings_needed
 from zdm_ml.evaluation.comparison import Comparison, Judged, Margins, compare, judged
 from zdm_ml.evaluation.metrics import Scores, Targets
-from zdm_ml.evaluation.verdicts import Verdicts
+from zdm_ml.evaluation.verdicts import Flags, Verdicts
 from zdm_ml.params import CostParams, VerdictParams
 from zdm_ml.registry.decision import Check, check, unmet
 
@@ -54,13 +56,14 @@ class Side:
 class Evidence:
     """Both models on the same images, which show castings that neither trained on.
 
-    `slices` [P] names the lighting of each casting.
+    `slices` names kinds of castings, such as those in one lighting or with one kind of defect,
+    and tells for each casting [P] whether it is one.
     """
 
     images: int
     challenger: Side
     champion: Side | None
-    slices: Sequence[str]
+    slices: Mapping[str, Flags]
 
     @property
     def defective(self) -> int:
@@ -86,6 +89,22 @@ def measure(
     shares = [float(right[members].mean()) for members in (defect, ~defect) if members.any()]
     balanced = sum(shares) / 2 if len(shares) == 2 else 0.0
     return Side(judged(scores, targets, parts, verdicts, cost), balanced)
+
+
+def slices_of(rows: Sequence[Row], parts: Sequence[str]) -> dict[str, Flags]:
+    """Tell of each casting of `parts` [P] its lighting, and its kinds of defect where known.
+
+    The lighting is the one that most images of a casting show.
+    """
+    lightings: dict[str, Counter[str]] = {}
+    slices: dict[str, set[str]] = {}
+    for row in rows:
+        lightings.setdefault(row.part, Counter())[row.lighting or "unnamed"] += 1
+        for kind in filter(None, row.kinds.split(";")):
+            slices.setdefault(f"defect kind {kind}", set()).add(row.part)
+    for part, counts in lightings.items():
+        slices.setdefault(f"lighting {counts.most_common(1)[0][0]}", set()).add(part)
+    return {name: np.array([part in members for part in parts]) for name, members in slices.items()}
 
 
 def judge(evidence: Evidence, policy: Policy) -> list[Check]:
@@ -134,19 +153,18 @@ def _escapes(found: Comparison, evidence: Evidence, policy: Policy) -> Check:
 
 
 def _slices(evidence: Evidence, policy: Policy) -> Check:
-    """Check that under no lighting the challenger lets clearly more defective castings escape."""
+    """Check that in no slice the challenger lets clearly more defective castings escape."""
     champion = evidence.champion.judged if evidence.champion else evidence.challenger.judged
     mine, defective = evidence.challenger.judged, champion.castings.defective
-    names = np.asarray(evidence.slices)
-    worst, where = 0.0, "none"
-    for name in sorted(set(evidence.slices)):
-        members = (names == name) & defective
+    worst, where = 0.0, ""
+    for name, inside in sorted(evidence.slices.items()):
+        members = inside & defective
         if not members.any():
             continue
         excess = float(mine.escaped[members].mean() - champion.escaped[members].mean())
         if excess > worst:
-            worst, where = excess, name or "unnamed"
-    said = f"{worst:.3f} in lighting {where}" if worst else "none worse"
+            worst, where = excess, name
+    said = f"{worst:.3f} in {where}" if worst else "none worse"
     return check("slices", worst <= policy.slice_margin, said, policy.slice_margin)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from zdm_ml.data.manifest import Row
 from zdm_ml.evaluation.bounds import by_casting, castings_needed
-from zdm_ml.evaluation.figures import casting_errors, decision_figures, reliability_of, truth
+from zdm_ml.evaluation.figures import decision_figures, reliability_of, truth
 from zdm_ml.evaluation.metrics import Scores
 from zdm_ml.files import read_json, write_json, write_text
 from zdm_ml.registry.decision import Check, unmet
@@ -111,7 +111,7 @@ def limits(exhibit: Exhibit | None, checks: Sequence[Check]) -> list[str]:
             " say why."
         ]
     targets, parts = truth(exhibit.rows)
-    counts = by_casting(exhibit.scores, targets, parts, exhibit.challenger.ruling.threshold, 0.95)
+    counts = by_casting(exhibit.scores, targets, parts, exhibit.challenger.ruling.verdicts, 0.95)
     said = [
         f"The figures rest on {counts['defective']} defective and {counts['good']} good castings."
         " Images of one casting are no independent evidence.",
@@ -153,7 +153,7 @@ def _of_package(
     decision = read_json(package.folder / "decision.json")
     temperature = float(decision.get("temperature", 1.0))
     return {
-        "by_casting": casting_errors(scores, rows, ruling.verdicts, policy.confidence),
+        "by_casting": by_casting(scores, *truth(rows), ruling.verdicts, policy.confidence),
         "decision": decision_figures(scores, rows, ruling.verdicts, policy.cost),
         "reliability": reliability_of(scores, rows, temperature),
         "guaranteed": ruling.guaranteed,
