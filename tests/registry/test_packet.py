@@ -21,6 +21,7 @@ from zdm_ml.registry.package import Package
 from zdm_ml.registry.packet import (
     FIGURES,
     PAGE,
+    Background,
     disagreements,
     limits,
     worst_errors,
@@ -67,6 +68,15 @@ def _read(path: Path) -> np.ndarray:
     return decode_grey(path, max_pixels=10**6)
 
 
+FINDING = {
+    "level": "red",
+    "title": "Test images whose casting is in train",
+    "measured": "556 of 559 test images",
+    "meaning": "Figures are too good.",
+    "action": "",
+}
+
+
 def version(number: str, profile: str = "quick") -> VersionInfo:
     return VersionInfo(number, "luna", "run-1", "", profile, "d" * 64, "md5.dir", "c" * 40)
 
@@ -93,7 +103,7 @@ def test_a_page_and_its_figures_are_written(
         version("1"),
         Examination(CHECKS, exhibit(folder, right, wrong)),
         POLICY,
-        [],
+        Background(audit=[FINDING], reuse="Used twice."),
     )
 
     figures = json.loads((tmp_path / FIGURES).read_text())
@@ -105,6 +115,8 @@ def test_a_page_and_its_figures_are_written(
     assert "The gate does not let this version pass against version 1" in page
     assert "Where the two models disagree (24 of 24 images)" in page
     assert "No image is judged wrong" in page
+    assert "556 of 559 test images" in page and "Used twice." in page
+    assert figures["audit"] == [FINDING]
 
 
 def test_the_page_loads_nothing_from_elsewhere(
@@ -113,7 +125,7 @@ def test_the_page_loads_nothing_from_elsewhere(
     folder, right, wrong = packages
     examination = Examination(CHECKS, exhibit(folder, wrong, right))
 
-    write_packet(tmp_path, version("2"), version("1"), examination, POLICY, [])
+    write_packet(tmp_path, version("2"), version("1"), examination, POLICY, Background())
 
     found = Resources()
     found.feed((tmp_path / PAGE).read_text())
@@ -127,7 +139,7 @@ def test_a_first_version_has_nobody_to_disagree_with(
     folder, right, _ = packages
     examination = Examination(CHECKS[:1], exhibit(folder, right, None))
 
-    write_packet(tmp_path, version("1"), None, examination, POLICY, [])
+    write_packet(tmp_path, version("1"), None, examination, POLICY, Background())
 
     page = (tmp_path / PAGE).read_text()
     assert "Every check of the gate passed: there is no champion yet" in page
@@ -137,7 +149,7 @@ def test_a_first_version_has_nobody_to_disagree_with(
 def test_what_could_not_be_measured_still_has_a_packet(tmp_path: Path) -> None:
     broken = Examination([Check("digests", "broken", "weights do not match")])
 
-    write_packet(tmp_path, version("3"), version("1"), broken, POLICY, [])
+    write_packet(tmp_path, version("3"), version("1"), broken, POLICY, Background())
 
     page = (tmp_path / PAGE).read_text()
     assert "weights do not match" in page

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zdm_ml.files import sha256_file
 from zdm_ml.registry.connection import registry_errors
 from zdm_ml.registry.decision import Check
-from zdm_ml.registry.packet import FOLDER, PAGE
+from zdm_ml.registry.packet import FOLDER, PAGE, Background
 from zdm_ml.registry.reuse import TEST_SET, count_uses
 from zdm_ml.registry.versions import VersionInfo
 from zdm_ml.settings import REGISTERED_MODEL
@@ -23,7 +22,7 @@ PACKET, PACKET_DIGEST = "packet", "packet_digest"
 KEPT = 12
 """How many digits of a page's sha256 name the folder that keeps it."""
 _MODELS = "models:/"
-_LEADERBOARD = "reports/leaderboard.json"
+_LEADERBOARD, _AUDIT = "reports/leaderboard.json", "reports/audit.json"
 
 
 def file_packet(client: MlflowClient, version: VersionInfo, folder: Path) -> Check:
@@ -50,33 +49,37 @@ def file_packet(client: MlflowClient, version: VersionInfo, folder: Path) -> Che
     return Check(PACKET, "passed", digest[:KEPT])
 
 
-def leaderboard_of(client: MlflowClient, version: VersionInfo) -> Sequence[dict[str, Any]]:
-    """Return the leaderboard of the retraining that made a version; empty where none was kept."""
+def background_of(client: MlflowClient, version: VersionInfo, level: int) -> Background:
+    """Return what the retraining that made a version left; `level` of uses is when to warn."""
+    with registry_errors(str(client.tracking_uri), "asking for the retraining of a version"):
+        run = client.get_run(version.mlflow_run_id)
+        parent = run.data.tags.get("mlflow.parentRunId")
+        if parent is None:
+            return Background()
+        audit = _report(client, parent, _AUDIT) or {}
+        return Background(
+            leaderboard=_report(client, parent, _LEADERBOARD) or [],
+            audit=audit.get("findings", []),
+            reuse=_reuse(client, parent, level),
+        )
+
+
+def _report(client: MlflowClient, run: str, name: str) -> Any:
+    """Return a JSON report of a retraining; None where it was not kept."""
     from mlflow.exceptions import MlflowException
 
-    with registry_errors(str(client.tracking_uri), "asking for the leaderboard"):
-        parent = _parent(client, version)
-        if parent is None:
-            return []
-        with tempfile.TemporaryDirectory(prefix="zdm-leaderboard-") as temporary:
-            try:
-                path = client.download_artifacts(parent, _LEADERBOARD, temporary)
-            except MlflowException:  # its parent run never got its reports
-                return []
-            return list(json.loads(Path(path).read_text()))
+    with tempfile.TemporaryDirectory(prefix="zdm-report-") as temporary:
+        try:
+            path = client.download_artifacts(run, name, temporary)
+        except MlflowException:  # the run never got its reports
+            return None
+        return json.loads(Path(path).read_text())
 
 
-def reuse_of(client: MlflowClient, version: VersionInfo, level: int) -> str:
-    """Return in a sentence how often the version's test castings chose; empty if unknown."""
-    with registry_errors(str(client.tracking_uri), "counting the uses of the test castings"):
-        parent = _parent(client, version)
-        digest = client.get_run(parent).data.tags.get(TEST_SET) if parent else None
-        if digest is None:
-            return ""
-        sentence = count_uses(client, digest, level).sentence
+def _reuse(client: MlflowClient, run: str, level: int) -> str:
+    """Return in a sentence how often a retraining's test castings chose; empty if unknown."""
+    digest = client.get_run(run).data.tags.get(TEST_SET)
+    if digest is None:
+        return ""
+    sentence = count_uses(client, digest, level).sentence
     return f"{sentence[0].upper()}{sentence[1:]}."
-
-
-def _parent(client: MlflowClient, version: VersionInfo) -> str | None:
-    found: str | None = client.get_run(version.mlflow_run_id).data.tags.get("mlflow.parentRunId")
-    return found

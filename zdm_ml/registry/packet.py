@@ -38,17 +38,29 @@ class Case:
     champion_verdict: str | None
 
 
+@dataclass(frozen=True)
+class Background:
+    """What is known of the retraining that made a version; empty where nothing was kept.
+
+    `leaderboard` holds its rows, `audit` the findings on its data, `reuse` a sentence on how often
+    its test castings have been used to choose.
+    """
+
+    leaderboard: Sequence[Mapping[str, Any]] = ()
+    audit: Sequence[Mapping[str, Any]] = ()
+    reuse: str = ""
+
+
 def write_packet(
     folder: Path,
     version: VersionInfo,
     champion: VersionInfo | None,
     examination: Examination,
     policy: Policy,
-    leaderboard: Sequence[Mapping[str, Any]],
-    reuse: str = "",
+    background: Background,
 ) -> None:
     """Write `PAGE`, which needs no file beside it, and `FIGURES` into `folder`."""
-    packet = gather(version, champion, examination, policy, leaderboard, reuse)
+    packet = gather(version, champion, examination, policy, background)
     write_json(folder / FIGURES, packet)
     write_text(folder / PAGE, render(packet, examination.exhibit))
 
@@ -58,13 +70,10 @@ def gather(
     champion: VersionInfo | None,
     examination: Examination,
     policy: Policy,
-    leaderboard: Sequence[Mapping[str, Any]],
-    reuse: str,
+    background: Background,
 ) -> dict[str, Any]:
-    """Return everything that the packet says; sections that could not be measured are None.
-
-    `reuse` says how often the test castings have been used to choose.
-    """
+    """Return everything that the packet says; sections that could not be measured are None."""
+    reuse = [background.reuse] if background.reuse else []
     open_checks = unmet(examination.checks)
     exhibit = examination.exhibit
     return {
@@ -73,11 +82,12 @@ def gather(
         "passed": not open_checks,
         "checks": [asdict(item) for item in examination.checks],
         "costs": asdict(policy.cost),
-        "leaderboard": [dict(row) for row in leaderboard],
+        "audit": [dict(finding) for finding in background.audit],
+        "leaderboard": [dict(row) for row in background.leaderboard],
         "figures": _figures(exhibit, policy) if exhibit else None,
         "disagreements": _cases(exhibit, disagreements(exhibit)) if exhibit else [],
         "worst_errors": _cases(exhibit, worst_errors(exhibit)) if exhibit else [],
-        "limits": [*limits(exhibit, examination.checks), *([reuse] if reuse else [])],
+        "limits": [*limits(exhibit, examination.checks), *reuse],
     }
 
 

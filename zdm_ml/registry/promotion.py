@@ -17,7 +17,7 @@ from zdm_ml.registry.approval import approval_check, check_digest, standing_appr
 from zdm_ml.registry.connection import connect, registry_errors
 from zdm_ml.registry.decision import Check, Decision, unmet
 from zdm_ml.registry.evidence import Contest, ImagesFor, examine
-from zdm_ml.registry.filing import file_packet, leaderboard_of, reuse_of
+from zdm_ml.registry.filing import background_of, file_packet
 from zdm_ml.registry.ledger import ledger_path
 from zdm_ml.registry.packet import FOLDER, write_packet
 from zdm_ml.registry.policy import approval_policy, committed_params, policy_for
@@ -142,8 +142,8 @@ def _examine(
         )
         examination = examine(contest)
         packet = Path(temporary) / FOLDER
-        board, reuse = leaderboard_of(client, challenger), reuse_of(client, challenger, level)
-        write_packet(packet, challenger, champion, examination, policy, board, reuse)
+        background = background_of(client, challenger, level)
+        write_packet(packet, challenger, champion, examination, policy, background)
         filed = file_packet(client, challenger, packet)
     return [*examination.checks, filed]
 
