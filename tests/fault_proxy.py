@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import requests
+from local_http import LocalServer
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 # Searches are POST as well.
@@ -23,7 +23,7 @@ class FaultProxy:
     """
 
     def __init__(self, target: str, port: int) -> None:
-        self.target, self.uri = target, f"http://127.0.0.1:{port}"
+        self.target = target
         self.writes: list[str] = []
         self.strike: Callable[[str], bool] = lambda _: False
         proxy = self
@@ -36,20 +36,10 @@ class FaultProxy:
                 except ConnectionError:
                     self.close_connection = True
 
-            def log_message(self, *_: object) -> None:
-                pass
-
         for method in (*WRITES, "GET"):
             setattr(Handler, f"do_{method}", lambda handler: proxy._forward(handler))
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.thread = threading.Thread(target=self.http.serve_forever, daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        """Stop listening."""
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
+        server = LocalServer(Handler, port)
+        self.uri, self.close = server.uri, server.close
 
     def _forward(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))

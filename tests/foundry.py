@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from local_http import LocalServer
 from mlflow_server import MlflowServer
 from ports import free_port
 from registry_builders import DATA_MD5, make_castings, make_run
@@ -56,10 +56,21 @@ class Foundry:
             root, self.folder / "castings", self.rows, model_name=model_name, **options
         )
         record = RunRecord(
-            run_id=name, profile=source.profile, models=[model_name], data_md5=DATA_MD5,
-            data_version="v", git_commit=source.git_commit, params_hash=source.params_hash,
-            seed=0, force=False, note="", stages=[], stale=[], started=started, workspace=str(root),
-        )  # fmt: skip
+            run_id=name,
+            profile=source.profile,
+            models=[model_name],
+            data_md5=DATA_MD5,
+            data_version="v",
+            git_commit=source.git_commit,
+            params_hash=source.params_hash,
+            seed=0,
+            force=False,
+            note="",
+            stages=[],
+            stale=[],
+            started=started,
+            workspace=str(root),
+        )
         folders = ("models", "evaluation", "history")
         paths = {key: root / key for key in folders} | {
             "castings": self.folder / "castings",
@@ -149,13 +160,6 @@ class Inference:
             handler.end_headers()
             handler.wfile.write(body)
 
-        members = {"do_GET": do_get, "log_message": lambda *_: None}
-        kind = type("Handler", (BaseHTTPRequestHandler,), members)
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), kind)
-        self.thread = threading.Thread(target=self.http.serve_forever, daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
+        self.close = LocalServer(
+            type("Handler", (BaseHTTPRequestHandler,), {"do_GET": do_get}), port
+        ).close

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from zdm_ml.data.manifest import CLASSES, Row, write_manifest
 from zdm_ml.files import sha256_file, write_json, write_text
 from zdm_ml.models import zoo
 from zdm_ml.models.net import NetSpec, save_net
-from zdm_ml.registry.package import Source
+from zdm_ml.registry.assembly import assemble
+from zdm_ml.registry.package import Package, Source
 
 DATA_MD5 = "0123456789abcdef0123456789abcdef.dir"
 METRICS = {
@@ -96,6 +98,20 @@ def make_run(
     )
     write_text(folder / "dvc.lock", json.dumps({"schema": "2.0", "seed": seed}))
     return Source(model_name, profile, DATA_MD5, f"params-{profile}", "c" * 40, "d" * 32, "run-1")
+
+
+def assembled(
+    destination: Path, run: Path, castings: Path, rows: Sequence[Row], source: Source
+) -> Package:
+    """Return the package of the LUNA in a run's folder."""
+    return assemble(
+        destination,
+        model=run / "models" / "luna",
+        evaluation=run / "evaluation" / "luna",
+        rows=rows,
+        castings=castings,
+        source=source,
+    )
 
 
 def _brightness_net(model_name: str, good: bool, seed: int) -> torch.nn.Module:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from registry_builders import make_castings, make_run
+from registry_builders import assembled, make_castings, make_run
 
 import zdm_ml
 from zdm_ml.errors import ConfigError, PackageError, RegistryError
 from zdm_ml.loading import load_inspector, load_model
-from zdm_ml.registry.assembly import assemble
 from zdm_ml.settings import Settings, load_settings
 
 IMAGE = np.full((48, 56), 60, np.uint8)
@@ -24,14 +23,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     rows = make_castings(folder / "castings")
     source = make_run(folder / "run", folder / "castings", rows, threshold=0.625)
-    assemble(
-        folder / "package",
-        model=folder / "run" / "models" / "luna",
-        evaluation=folder / "run" / "evaluation" / "luna",
-        rows=rows,
-        castings=folder / "castings",
-        source=source,
-    )
+    assembled(folder / "package", folder / "run", folder / "castings", rows, source)
     return folder
 
 

@@ -81,8 +81,13 @@ def test_who_is_measured_first_changes_from_repeat_to_repeat(load: Any) -> None:
 
     assert pairs == [(1.0, 2.0)] * 3
     assert order == [
-        ("ours", 1), ("reference", 1), ("reference", 2), ("ours", 2), ("ours", 3), ("reference", 3)
-    ]  # fmt: skip
+        ("ours", 1),
+        ("reference", 1),
+        ("reference", 2),
+        ("ours", 2),
+        ("ours", 3),
+        ("reference", 3),
+    ]
 
 
 def test_a_part_replaces_its_rows_and_a_whole_run_drops_the_others(

@@ -24,9 +24,14 @@ def path(tmp_path: Path) -> Path:
     path, anchor = tmp_path / "home" / "ledger.jsonl", MemoryAnchor()
     for old, new in ((None, "1"), ("1", "2"), ("2", "3")):
         ledger.append(
-            path, anchor, action="promote", old=old, new=new, digest=None,
+            path,
+            anchor,
+            action="promote",
+            old=old,
+            new=new,
+            digest=None,
             reason=f"[bold]better\nthan {old}",
-        )  # fmt: skip
+        )
     return path
 
 
@@ -43,9 +48,13 @@ def zdm(path: Path, project: Path) -> Run:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [command, *arguments], cwd=project, env=environ, capture_output=True, text=True,
+            [command, *arguments],
+            cwd=project,
+            env=environ,
+            capture_output=True,
+            text=True,
             check=False,
-        )  # fmt: skip
+        )
 
     return run
 

@@ -2,12 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
-from registry_builders import make_castings, make_run
+from registry_builders import assembled, make_castings, make_run
 from typer.testing import CliRunner, Result
 
 from zdm_ml.cli import app
 from zdm_ml.errors import DataError
-from zdm_ml.registry.assembly import assemble
 
 pytestmark = pytest.mark.usefixtures("in_project")
 
@@ -18,14 +17,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("predict")
     rows = make_castings(folder / "castings")
     source = make_run(folder / "run", folder / "castings", rows)
-    assemble(
-        folder / "package",
-        model=folder / "run" / "models" / "luna",
-        evaluation=folder / "run" / "evaluation" / "luna",
-        rows=rows,
-        castings=folder / "castings",
-        source=source,
-    )
+    assembled(folder / "package", folder / "run", folder / "castings", rows, source)
     return folder
 
 

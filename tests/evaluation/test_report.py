@@ -140,8 +140,9 @@ def test_models_from_scratch_are_named() -> None:
 def test_a_class_without_castings_has_no_bound() -> None:
     _, rows = evaluated()
 
-    shown = casting_bounds({**rows[0], "good_castings": 0, "overkills_castings": 0,
-                            "overkill_rate_upper": None})  # fmt: skip
+    shown = casting_bounds(
+        {**rows[0], "good_castings": 0, "overkills_castings": 0, "overkill_rate_upper": None}
+    )
 
     assert shown.endswith("; 0 of 0 good castings rejected")
 

@@ -15,11 +15,23 @@ from zdm_ml.evaluation.sampling import spread
 def rows(sizes: dict[str, int]) -> list[Row]:
     """Return images of castings by name; a name that starts with d is defective."""
     return [
-        Row(f"{part}/{at}", "", "defect" if part[0] == "d" else "ok", part, "", "test", -1, 1, 1,
-            0.0, "", "")
+        Row(
+            f"{part}/{at}",
+            "",
+            "defect" if part[0] == "d" else "ok",
+            part,
+            "",
+            "test",
+            -1,
+            1,
+            1,
+            0.0,
+            "",
+            "",
+        )
         for part, count in sizes.items()
         for at in range(count)
-    ]  # fmt: skip
+    ]
 
 
 MANY = rows({"d1": 30, "d2": 3, "d3": 1, "g1": 20, "g2": 2})

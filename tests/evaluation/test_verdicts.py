@@ -29,8 +29,10 @@ def test_between_the_thresholds_a_person_looks() -> None:
     verdicts = Verdicts(0.3, 0.7)
 
     assert [verdicts.of(score) for score in (0.0, 0.29, 0.3, 0.69, 0.7, 1.0)] == [
-        *["ok"] * 2, *["review"] * 2, *["defect"] * 2,
-    ]  # fmt: skip
+        *["ok"] * 2,
+        *["review"] * 2,
+        *["defect"] * 2,
+    ]
 
 
 def test_one_threshold_leaves_nothing_to_review() -> None:

@@ -29,9 +29,14 @@ def path(tmp_path: Path, server: MlflowServer) -> Iterator[Path]:
     path = tmp_path / "home" / "ledger.jsonl"
     for new in ("1", "2", "3"):
         ledger.append(
-            path, RegistryAnchor(client), action="promote", old=None, new=new, digest=None,
+            path,
+            RegistryAnchor(client),
+            action="promote",
+            old=None,
+            new=new,
+            digest=None,
             reason="r",
-        )  # fmt: skip
+        )
     yield path
     client.delete_registered_model(REGISTERED_MODEL)
 

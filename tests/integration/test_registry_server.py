@@ -44,8 +44,16 @@ def test_registration_makes_one_version_with_evidence(foundry: Foundry) -> None:
     assert foundry.alias("challenger") == decision.version
     assert foundry.alias("champion") is None
     assert "(demo)" in version.description
-    assert {"model_name", "profile", "data_md5", "git_commit", "dvc_lock_md5", "package_digest",
-            "trained_on_digest", "params_hash"} <= set(version.tags)  # fmt: skip
+    assert {
+        "model_name",
+        "profile",
+        "data_md5",
+        "git_commit",
+        "dvc_lock_md5",
+        "package_digest",
+        "trained_on_digest",
+        "params_hash",
+    } <= set(version.tags)
     assert run.inputs.dataset_inputs[0].dataset.digest == DATA_MD5
     assert run.data.tags["init"] == "scratch"
     assert [m.value for m in client.get_metric_history(run.info.run_id, "train_loss")] == [
@@ -377,10 +385,13 @@ def test_castings_that_a_model_trained_on_are_no_evidence(foundry: Foundry) -> N
     foundry.promote()
     clean = foundry.rows
     foundry.rows = [
-        replace(row, split="train") if row.split == "test" else replace(row, split="test")
-        if row.split == "train" else row
+        replace(row, split="train")
+        if row.split == "test"
+        else replace(row, split="test")
+        if row.split == "train"
+        else row
         for row in clean
-    ]  # fmt: skip
+    ]
     foundry.register(foundry.run(seed=1))
 
     kept = foundry.promote()
@@ -427,9 +438,13 @@ def test_a_client_without_zdm_ml_scores_with_pickle_off(foundry: Foundry, tmp_pa
     }
 
     answer = subprocess.run(
-        [sys.executable, str(script)], env=environ, cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, str(script)],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
 
     assert answer.returncode == 0, answer.stderr
     scores = json.loads(answer.stdout)
@@ -442,10 +457,20 @@ def test_mlflow_models_serve_answers_for_grey_images(foundry: Foundry, tmp_path:
     foundry.promote()
     scoring = MlflowServer(tmp_path)
     command = [
-        sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local",
-        "-m", "models:/casting-inspector@champion", "--host", "127.0.0.1",
-        "--port", str(scoring.port),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "--env-manager",
+        "local",
+        "-m",
+        "models:/casting-inspector@champion",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(scoring.port),
+    ]
     environ = {
         **os.environ,
         "MLFLOW_TRACKING_URI": foundry.server.uri,

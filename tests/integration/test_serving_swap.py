@@ -23,12 +23,11 @@ import psutil
 import pytest
 from PIL import Image
 from ports import free_port
-from registry_builders import make_castings, make_run
+from registry_builders import assembled, make_castings, make_run
 
 from zdm_ml.data.images import decode_grey
 from zdm_ml.errors import RegistryError
 from zdm_ml.loading import load_inspector
-from zdm_ml.registry.assembly import assemble
 from zdm_ml.registry.connection import connect
 from zdm_ml.registry.publication import publish
 from zdm_ml.registry.runs import ensure_experiment
@@ -125,14 +124,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         for seed in (1, 2):
             root = folder / f"run-{seed}"
             source = make_run(root, folder / "castings", rows, seed=seed)
-            package = assemble(
-                folder / f"package-{seed}",
-                model=root / "models" / "luna",
-                evaluation=root / "evaluation" / "luna",
-                rows=rows,
-                castings=folder / "castings",
-                source=source,
-            )
+            package = assembled(folder / f"package-{seed}", root, folder / "castings", rows, source)
             published.append(publish(client, package, run.info.run_id, started="").version)
         yield Registry(folder, port, (published[0], published[1]))
 

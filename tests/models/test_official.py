@@ -2,11 +2,12 @@ import hashlib
 import io
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import torch
+from local_http import LocalServer
 
 from zdm_ml.errors import WeightsError
 from zdm_ml.models import official
@@ -44,11 +45,8 @@ class Site:
             def do_GET(self) -> None:  # noqa: N802 (http.server's name)
                 site.answer(self)
 
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        server = LocalServer(Handler)
+        self.url, self.close = server.uri, server.close
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.requests.append(request.path)
@@ -69,13 +67,9 @@ class Site:
 @pytest.fixture
 def site() -> Iterator[Site]:
     served = Site()
-    thread = threading.Thread(target=served.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
     yield served
     served.silent.set()
-    served.server.shutdown()
-    served.server.server_close()
-    thread.join()
+    served.close()
 
 
 def test_a_download_is_verified_cached_and_not_repeated(site: Site, tmp_path: Path):

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from registry_builders import METRICS, make_castings, make_run
+from registry_builders import METRICS, assembled, make_castings, make_run
 
 from zdm_ml.data.manifest import Row
-from zdm_ml.registry.assembly import assemble
 
 
 def card(folder: Path, profile: str = "full", rows: list[Row] | None = None, **figures: Any) -> str:
@@ -18,13 +17,8 @@ def card(folder: Path, profile: str = "full", rows: list[Row] | None = None, **f
     source = make_run(
         folder, folder / "castings", found, profile=profile, metrics={**METRICS, **figures}
     )
-    package = assemble(
-        folder / "package",
-        model=folder / "models" / "luna",
-        evaluation=folder / "evaluation" / "luna",
-        rows=rows if rows is not None else found,
-        castings=folder / "castings",
-        source=source,
+    package = assembled(
+        folder / "package", folder, folder / "castings", rows if rows is not None else found, source
     )
     return (package.folder / "MODEL_CARD.md").read_text()
 

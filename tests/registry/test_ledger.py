@@ -28,9 +28,15 @@ def anchor() -> MemoryAnchor:
 
 def _move(path: Path, anchor: MemoryAnchor, action: str, old: str | None, new: str) -> None:
     ledger.append(
-        path, anchor, action=action, old=old, new=new, digest=f"digest-{new}", reason="r",
+        path,
+        anchor,
+        action=action,
+        old=old,
+        new=new,
+        digest=f"digest-{new}",
+        reason="r",
         checks=[check("a", True, 1)],
-    )  # fmt: skip
+    )
 
 
 def _checked(path: Path, anchor: MemoryAnchor) -> Report:

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from registry_builders import make_castings, make_run
+from registry_builders import assembled, make_castings, make_run
 
 from zdm_ml.errors import PackageError
 from zdm_ml.files import read_json, sha256_file, write_json
-from zdm_ml.registry.assembly import assemble
 from zdm_ml.registry.package import Package, Source, load_package
 from zdm_ml.registry.selftest import main, self_test_in_clean_process
 
@@ -25,13 +24,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Source]:
 
 def _assemble(run: tuple[Path, Source], destination: Path, **changes: str) -> Package:
     folder, source = run
-    return assemble(
+    return assembled(
         destination,
-        model=folder / "models" / "luna",
-        evaluation=folder / "evaluation" / "luna",
-        rows=make_castings(folder / "castings"),
-        castings=folder / "castings",
-        source=replace(source, **changes),
+        folder,
+        folder / "castings",
+        make_castings(folder / "castings"),
+        replace(source, **changes),
     )
 
 
@@ -79,9 +77,16 @@ def test_the_digest_ignores_where_a_package_was_made(
 
 @pytest.mark.parametrize(
     "name",
-    ["weights.safetensors", "net.json", "decision.json", "castings.json", "test.csv",
-     "golden.json", "golden/ok-0.png"],
-)  # fmt: skip
+    [
+        "weights.safetensors",
+        "net.json",
+        "decision.json",
+        "castings.json",
+        "test.csv",
+        "golden.json",
+        "golden/ok-0.png",
+    ],
+)
 def test_a_flipped_bit_anywhere_is_refused(copy: Path, name: str) -> None:
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -148,14 +153,7 @@ def test_where_val_calibrated_the_golden_images_are_of_val(
     folder, source = run
     rows = [row for row in make_castings(folder / "castings") if row.split != "calibration"]
 
-    package = assemble(
-        tmp_path / "package",
-        model=folder / "models" / "luna",
-        evaluation=folder / "evaluation" / "luna",
-        rows=rows,
-        castings=folder / "castings",
-        source=source,
-    )
+    package = assembled(tmp_path / "package", folder, folder / "castings", rows, source)
 
     assert len(package.golden_images()) == 4
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from money import COST
-from registry_builders import make_castings, make_run
+from registry_builders import assembled, make_castings, make_run
 
 from zdm_ml.params import VerdictParams
-from zdm_ml.registry.assembly import assemble
 from zdm_ml.registry.decision import Check
 from zdm_ml.registry.evidence import Examination, Exhibit
 from zdm_ml.registry.gate import Policy
@@ -42,16 +41,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Package, P
     for name, good in (("right", True), ("wrong", False)):
         run = folder / name
         source = make_run(run, folder / "castings", rows, good=good)
-        found.append(
-            assemble(
-                folder / f"{name}-package",
-                model=run / "models" / "luna",
-                evaluation=run / "evaluation" / "luna",
-                rows=rows,
-                castings=folder / "castings",
-                source=source,
-            )
-        )
+        found.append(assembled(folder / f"{name}-package", run, folder / "castings", rows, source))
     return folder / "castings", found[0], found[1]
 
 

@@ -41,6 +41,13 @@ def test_the_start_of_the_retraining_tells_which_version_is_older_then_the_numbe
 
 def _version(number: str, started: str) -> VersionInfo:
     return VersionInfo(
-        version=number, model_name="luna", run_id="r", mlflow_run_id="", profile="full",
-        package_digest="", data_md5="", git_commit="", started=started,
-    )  # fmt: skip
+        version=number,
+        model_name="luna",
+        run_id="r",
+        mlflow_run_id="",
+        profile="full",
+        package_digest="",
+        data_md5="",
+        git_commit="",
+        started=started,
+    )
