@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import subprocess
@@ -65,6 +66,7 @@ def test_the_table_shows_one_decision_a_row_the_newest_last(zdm: Run) -> None:
     shown = [row for row in rows if "promote" in row]
     assert [row.split()[0] for row in shown] == ["1", "2", "3"]
     assert "[bold]better than 2" in shown[-1]
+    assert all(dt.datetime.fromisoformat(row.split()[1]).microsecond == 0 for row in shown)
 
 
 def test_json_is_one_object_a_line_as_it_was_written(zdm: Run, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,8 +60,9 @@ def _table(entries: list[tuple[int, dict[str, Any]]]) -> Table:
         table.add_column(heading, no_wrap=True)
     table.add_column("reason")
     for number, entry in entries:
-        keys = ("time", "action", "from", "to", "who", "reason")
-        table.add_row(str(number), *(_cell(entry.get(key)) for key in keys))
+        whole_seconds = re.sub(r"\.\d+", "", str(entry.get("time") or ""))
+        keys = ("action", "from", "to", "who", "reason")
+        table.add_row(str(number), *map(_cell, (whole_seconds, *(entry.get(key) for key in keys))))
     return table
 
 

@@ -180,7 +180,7 @@ def _add(path: Path, line: bytes) -> None:
 def _circumstances(checks: Sequence[Check], who: str | None) -> dict[str, Any]:
     account = _account()
     return {
-        "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "time": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
         "checks": [_plain(item) for item in checks],
         "who": (who or "").strip() or account,
         "account": account,
