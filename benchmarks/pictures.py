@@ -16,7 +16,7 @@ import torch
 from bench import Bench
 from PIL import Image
 from reference_loop import Castings, ImageFile, train_transform
-from table import Line, compare, in_turns, one_thread, seconds, spread
+from table import Line, compare, in_turns, seconds, spread
 from torchvision import transforms
 
 from zdm_ml.data.augment import Augmenter
@@ -29,6 +29,7 @@ from zdm_ml.recipes import Recipe, RecipeName
 from zdm_ml.training.batches import Feed
 from zdm_ml.training.device_feed import DeviceAugmenter, DeviceFeed
 from zdm_ml.training.device_images import DeviceImages
+from zdm_ml.training.estimate import one_thread
 from zdm_ml.training.sides import Side
 
 GOALS = {300: 7.0, 224: 14.0}

@@ -84,9 +84,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModul
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Nets this small only wait for each other's threads on a busy machine."""
-    import torch  # here, because most tests do without
+    from zdm_ml.training.estimate import one_thread  # here: most tests do without torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield

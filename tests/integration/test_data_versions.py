@@ -32,19 +32,6 @@ from zdm_ml.pipeline.workspace import Workspace, add_worktree, publish
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_dataset(tmp_path_factory.mktemp("dataset") / "castings")
-
-
-@pytest.fixture(scope="module")
-def template(make_checkout: Callable[[], Path], dataset: Path) -> CastingsDesk:
-    """A checkout with one data version."""
-    desk = CastingsDesk(make_checkout())
-    import_data(desk.settings, dataset, desk.params)
-    return desk
-
-
 @pytest.fixture
 def desk(template: CastingsDesk, tmp_path: Path) -> CastingsDesk:
     return template.copy(tmp_path / "project")

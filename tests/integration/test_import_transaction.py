@@ -23,17 +23,6 @@ IMAGES = 48
 
 
 @pytest.fixture(scope="module")
-def template(
-    make_checkout: Callable[[], Path], tmp_path_factory: pytest.TempPathFactory
-) -> CastingsDesk:
-    """A checkout with one data version."""
-    desk = CastingsDesk(make_checkout())
-    source = make_dataset(tmp_path_factory.mktemp("dataset") / "castings")
-    import_data(desk.settings, source, desk.params)
-    return desk
-
-
-@pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Other images than those of the first version."""
     return make_dataset(tmp_path_factory.mktemp("other") / "castings", seed=500)

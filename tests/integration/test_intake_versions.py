@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from castings_desk import CastingsDesk, contents, make_dataset, picture
+from castings_desk import CastingsDesk, contents, picture
 
-from zdm_ml.data.importing import import_data
 from zdm_ml.data.intake import Intake, take_in
 from zdm_ml.data.uptake import FIRST_WAIT, is_pending, tell
 from zdm_ml.data.versions import BRANCH, entries_of, resolve, versions
@@ -18,17 +17,6 @@ from zdm_ml.errors import PipelineError
 from zdm_ml.files import read_json, write_json
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
-
-
-@pytest.fixture(scope="module")
-def template(
-    make_checkout: Callable[[], Path], tmp_path_factory: pytest.TempPathFactory
-) -> CastingsDesk:
-    """A checkout with one data version of 24 castings."""
-    desk = CastingsDesk(make_checkout())
-    source = make_dataset(tmp_path_factory.mktemp("dataset") / "castings")
-    import_data(desk.settings, source, desk.params)
-    return desk
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def _costs(jobs: Sequence[Job], work: Mapping[str, int], budget: float) -> dict[
     started = time.perf_counter()
     costs: dict[str, _Cost] = {}
     pace = 0.0
-    with _one_thread():
+    with one_thread():
         for job in jobs:
             before = time.perf_counter()
             if before - started + pace * work[job.model_name] > budget:
@@ -116,7 +116,8 @@ def _net(job: Job) -> nn.Module:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Keep torch to one core."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
