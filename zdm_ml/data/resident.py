@@ -9,9 +9,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
@@ -109,7 +109,10 @@ def _mapped(path: Path, shape: tuple[int, int, int]) -> Grey | None:
         array = np.memmap(file, np.uint8, "r", len(header), shape)
     step = _block(shape[1])
     blocks = (array[start : start + step] for start in range(0, shape[0], step))
-    return np.asarray(array) if _checksum(blocks) == checksum else None
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(_sums(block))
+    return np.asarray(array) if digest.digest() == checksum else None
 
 
 def _make(
@@ -117,28 +120,34 @@ def _make(
 ) -> None:
     """Decode the rows' images into a file, block by block: they are never in memory as a whole.
 
-    Blocks are written rather than mapped: a disk that fills up under a mapping ends the process.
+    One block is written while the next is decoded, and written rather than mapped: a disk that
+    fills up under a mapping ends the process.
     """
     if path.exists():
         log.warning("%s is damaged: its images are decoded again", path)
     _prune(path)
     log.info("decoding %d images at %d px for all who use them", len(rows), size)
+    digest, step = hashlib.sha256(), _block(size)
     with atomic_write(path) as file:
+
+        def keep(block: Grey) -> None:
+            file.write(block.data)
+            digest.update(_sums(block))
+
         file.write(_header((len(rows), size, size)))
-        file.write(_checksum(_written(file, folder, rows, size, progress)))
-
-
-def _written(
-    file: BinaryIO, folder: Path, rows: Sequence[Row], size: int, progress: Progress | None
-) -> Iterator[Grey]:
-    step = _block(size)
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        block = read_stack(folder, _paths(part), size, digests=_digests(part))
-        file.write(block.data)
-        yield block
-        if progress:
-            progress(start + len(part), len(rows))
+        with ThreadPoolExecutor(1) as writer:
+            kept: Future[None] | None = None
+            for start in range(0, len(rows), step):
+                part = rows[start : start + step]
+                block = read_stack(folder, _paths(part), size, digests=_digests(part))
+                if kept is not None:
+                    kept.result()
+                kept = writer.submit(keep, block)
+                if progress:
+                    progress(start + len(part), len(rows))
+            if kept is not None:
+                kept.result()
+        file.write(digest.digest())
 
 
 def _header(shape: tuple[int, int, int]) -> bytes:
@@ -154,17 +163,15 @@ def _block(size: int) -> int:
     return max(1, BLOCK_BYTES // size**2)
 
 
-def _checksum(blocks: Iterable[Grey]) -> bytes:
-    """Return a digest of each block's sum in words of eight bytes.
+def _sums(block: Grey) -> bytes:
+    """Return what the checksum takes of a block: its sum in words of eight bytes, and the rest.
 
-    Not the pixels' own digest: it is checked at each opening, and adding is ten times as fast.
+    Not all of its pixels: the checksum is made at each opening, and adding is ten times as fast.
     """
-    digest = hashlib.sha256()
-    for block in blocks:
-        flat = block.reshape(-1)
-        words = flat[: len(flat) // 8 * 8].view(np.uint64)
-        digest.update(np.add.reduce(words).tobytes() + flat[words.nbytes :].tobytes())
-    return digest.digest()
+    flat = block.reshape(-1)
+    words = flat[: len(flat) // 8 * 8].view(np.uint64)
+    total: np.uint64 = words.sum()
+    return total.tobytes() + flat[words.nbytes :].tobytes()
 
 
 def _prune(path: Path) -> None:
