@@ -108,14 +108,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def numbered(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """Return the entries with the numbers of their lines."""
-    entries: list[tuple[int, dict[str, Any]]] = []
-    for number, line in enumerate(_content(path).rstrip(b"\n").split(b"\n"), 1):
-        try:
-            entries.append((number, dict(json.loads(line))))
-        except (ValueError, TypeError):
-            if line:
-                logger.warning("%s, line %d is not JSON and is skipped", path, number)
-    return entries
+    return _parsed(_content(path), path)
 
 
 def last_move(path: Path) -> dict[str, Any] | None:
@@ -140,13 +133,14 @@ def moved_since(path: Path, asked: str | None) -> bool:
 
 def verified(path: Path, anchor: Anchor) -> list[dict[str, Any]]:
     """Return the entries of a ledger whose chain and anchor hold; otherwise raise."""
-    fault = chain.verify(_content(path), anchor.read()).fault
+    content = _content(path)
+    fault = chain.verify(content, anchor.read()).fault
     if fault is not None:
         raise RegistryError(
             f"{path}, {fault}: no approval can be read from it",
             hint="`zdm ledger --verify` says what to do",
         )
-    return read(path)
+    return [entry for _, entry in _parsed(content, path)]
 
 
 def predecessor(path: Path, version: str) -> str | None:
@@ -167,6 +161,17 @@ def champions(path: Path) -> set[str]:
 
 def _content(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
+
+
+def _parsed(content: bytes, path: Path) -> list[tuple[int, dict[str, Any]]]:
+    entries: list[tuple[int, dict[str, Any]]] = []
+    for number, line in enumerate(content.rstrip(b"\n").split(b"\n"), 1):
+        try:
+            entries.append((number, dict(json.loads(line))))
+        except (ValueError, TypeError):
+            if line:
+                logger.warning("%s, line %d is not JSON and is skipped", path, number)
+    return entries
 
 
 def _add(path: Path, line: bytes) -> None:
