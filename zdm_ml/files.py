@@ -13,8 +13,11 @@ from typing import Any, BinaryIO, cast
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Yield a binary file that replaces `path` once it is flushed to disk."""
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Yield a binary file that replaces `path` once it is flushed to disk.
+
+    Without `durable` it may lack parts after a power cut: for what is checked when it is read.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed before the replace)
         dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
@@ -24,7 +27,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         with handle:
             yield cast(BinaryIO, handle)
             handle.flush()
-            os.fsync(handle.fileno())
+            if durable:
+                os.fsync(handle.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:
