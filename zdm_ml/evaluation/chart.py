@@ -82,6 +82,7 @@ def _frame(axes: Axes, rows: Sequence[Mapping[str, Any]], currency: str) -> None
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
 def _front(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:

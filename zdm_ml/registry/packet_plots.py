@@ -48,6 +48,7 @@ def curves(exhibit: Exhibit, figures: Mapping[str, Any], cost: CostParams) -> st
         xlabel="threshold",
         ylabel=f"{cost.currency} per 10,000 parts",
     )
+    money.yaxis.set_major_formatter("{x:,.0f}")
     for axes in (roc, reliable, money):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
