@@ -66,7 +66,8 @@ def all_eight(bench: Bench) -> list[Line]:
     note = (
         f"{len(work.recipes)} models at the sizes of profile {profile}, {len(work.learn)} images, "
         f"{' or '.join(map(str, epochs))} epochs, {len(work.test)} test images; "
-        f"chosen: {chosen[0]}, by the reference, with {WORKERS} loader workers, {chosen[1]}"
+        f"{len(pairs)} run{'s' if len(pairs) > 1 else ''} of each; chosen: {chosen[0]}, by the "
+        f"reference, with {WORKERS} loader workers, {chosen[1]}"
     )
     line = compare(
         "all eight trained, evaluated, selected",

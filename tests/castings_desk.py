@@ -55,9 +55,10 @@ def make_dataset(root: Path, seed: int = 0) -> Path:
 
 
 def write_parts(root: Path, parts: Mapping[str, str]) -> None:
-    """Write parts.csv."""
+    """Write parts.csv; the kind of each defect is `pit`."""
+    lines = [(path, part, "pit" if "def_front" in path else "") for path, part in parts.items()]
     with (root / "parts.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("path", "part"), *parts.items()])
+        csv.writer(file).writerows([("path", "part", "kinds"), *lines])
 
 
 @dataclass

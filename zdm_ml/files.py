@@ -1,4 +1,4 @@
-"""Atomic writes: a file is either the old one or the whole new one."""
+"""Atomic writes: a file is either the old one or the whole new one, unless it is checked anyway."""
 
 from __future__ import annotations
 

@@ -52,6 +52,7 @@ def figures(seen: dict[str, Any] | None) -> dict[str, Any]:
             "ok_below": 0.4,
             "defect_from": 0.6,
         },
+        "guarantee": "no guarantee: 3 more defective castings needed",
         "reliability": {"tempered": {"brier": 0.05, "calibration_error": 0.02}},
     }
 

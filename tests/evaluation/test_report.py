@@ -49,6 +49,9 @@ def evaluated(
         "protocol": protocol,
         "plant_precision": 0.8,
         "review_load": 0.02,
+        "ok_below": 0.4,
+        "defect_from": 0.4,
+        "guarantee": "no guarantee: 292 more defective castings needed",
         "brier": 0.0512,
         "calibration_error": 0.03,
     }
@@ -135,6 +138,16 @@ def test_only_a_quick_or_smoke_model_is_a_demo() -> None:
 
 def test_models_from_scratch_are_named() -> None:
     assert "without pretrained weights: swin_t, luna." in page(init="scratch")
+
+
+def test_what_is_promised_or_missing_is_said_of_each_model_that_was_evaluated() -> None:
+    shown = page()
+
+    assert (
+        "**luna, swin_t**: no guarantee: 292 more defective castings needed;"
+        " the cost threshold decides." in shown
+    )
+    assert "vit_b_16**: no guarantee" not in shown
 
 
 def test_a_class_without_castings_has_no_bound() -> None:

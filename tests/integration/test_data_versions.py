@@ -17,7 +17,7 @@ from zdm_ml.cli import app
 from zdm_ml.data.checkout import checkout_data, checkout_version, place
 from zdm_ml.data.importing import import_data
 from zdm_ml.data.integrity import find_damage
-from zdm_ml.data.listing import read_listing
+from zdm_ml.data.listing import Entry, read_listing
 from zdm_ml.data.lockbox import set_aside
 from zdm_ml.data.rotation import rotate
 from zdm_ml.data.sides import LOCKBOX
@@ -66,6 +66,7 @@ def test_a_version_holds_a_list_with_parts_and_sides(desk: CastingsDesk) -> None
     assert len(entries) == 48
     assert {entry.part for entry in entries if entry.label == "ok"} == {f"K{n}" for n in range(12)}
     assert all(entry.known for entry in entries)
+    assert all(entry.kinds == ("pit" if entry.label == "defect" else "") for entry in entries)
     assert {entry.side for entry in entries} == {"train", "val", "calibration", "test"}
     assert len({(entry.part, entry.side) for entry in entries}) == 24
     assert "48 images (24 ok, 24 defect) of 24 castings" in resolve(desk.root).message
@@ -78,6 +79,10 @@ def test_the_same_castings_again_are_nothing_new(desk: CastingsDesk, dataset: Pa
     assert len(versions(desk.root)) == 1
 
 
+def known_of(entry: Entry) -> tuple[str, bool, str, str]:
+    return entry.part, entry.known, entry.side, entry.kinds
+
+
 def test_parts_and_sides_are_carried_on_without_the_sources_list(
     desk: CastingsDesk, tmp_path: Path
 ) -> None:
@@ -85,11 +90,11 @@ def test_parts_and_sides_are_carried_on_without_the_sources_list(
     source = make_dataset(tmp_path / "more")
     (source / "parts.csv").unlink()
     (source / "train" / "ok_front" / "new.jpeg").write_bytes(picture(5000))
-    before = {e.sha256: (e.part, e.known, e.side) for e in entries_of(desk.root, BRANCH) or []}
+    before = {e.sha256: known_of(e) for e in entries_of(desk.root, BRANCH) or []}
 
     imported = import_data(desk.settings, source, desk.params)
 
-    after = {e.sha256: (e.part, e.known, e.side) for e in entries_of(desk.root, BRANCH) or []}
+    after = {e.sha256: known_of(e) for e in entries_of(desk.root, BRANCH) or []}
     assert imported.changed
     assert {sha: after[sha] for sha in before} == before
     assert len(after) == 49

@@ -18,7 +18,7 @@ import requests
 from foundry import Foundry
 from mlflow_server import MlflowServer
 from ports import free_port
-from registry_builders import DATA_MD5, METRICS, make_castings
+from registry_builders import DATA_MD5, FINDING, METRICS, make_castings
 
 from zdm_ml.errors import PackageError, RegistryError
 from zdm_ml.files import sha256_file
@@ -196,6 +196,9 @@ def test_the_gate_files_a_packet_with_the_run_and_with_the_version(foundry: Foun
     kept = (foundry.server.folder / "artifacts").rglob(f"models/*/artifacts/packet/{named}/*.html")
     assert [copy.read_bytes() for copy in kept] == [page.read_bytes()]
     assert "Every check of the gate passed" in page.read_text()
+    figures = json.loads(page.with_name("packet.json").read_text())
+    assert figures["audit"] == [FINDING]
+    assert [row["model_name"] for row in figures["leaderboard"]] == ["luna"]
 
 
 def test_a_demo_never_replaces_a_full_model(foundry: Foundry) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from foundry import Foundry, Inference
+from typer.testing import CliRunner
 
+from zdm_ml.cli import app
 from zdm_ml.errors import PackageError, RegistryError
 from zdm_ml.registry import ledger
 from zdm_ml.registry.connection import connect
@@ -67,6 +69,36 @@ def test_rollback_says_so_when_no_server_runs(foundry: Foundry) -> None:
 
     assert (back.decision, back.checks[-1].state) == ("rolled_back", "broken")
     assert "no inference server" in back.reason
+
+
+def test_verify_live_fails_where_another_version_is_served(
+    foundry: Foundry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foundry.champions(2)
+    port = foundry.settings.inference_port
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", foundry.server.uri)
+    monkeypatch.setenv("ZDM_INFERENCE_PORT", str(port))
+    inference = Inference(port, lambda: "1")
+
+    try:
+        found = verify_live(foundry.settings, timeout=0)
+        command = CliRunner().invoke(app, ["verify-live", "--timeout", "0"])
+    finally:
+        inference.close()
+
+    assert (found.decision, command.exit_code) == ("not_live", 1)
+    assert "answers with 1 instead of version 2" in found.reason
+
+
+def test_verify_live_fails_where_nobody_answers_and_passes_without_a_champion(
+    foundry: Foundry,
+) -> None:
+    nothing = verify_live(foundry.settings, timeout=0)
+    foundry.champions(1)
+    silent = verify_live(foundry.settings, timeout=0)
+
+    assert (nothing.decision, silent.decision) == ("no_champion", "not_live")
+    assert "no inference server" in silent.reason
 
 
 def test_rollback_survives_a_crash_between_the_alias_moves(foundry: Foundry) -> None:

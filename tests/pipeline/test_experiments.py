@@ -32,6 +32,8 @@ def metrics(*, accuracy: float, failed: list[Any], protocol: str = "kfold") -> d
         "escapes": 3,
         "overkills": 1,
         "images": 40,
+        "decision": {"escapes": 3, "overkills": 1},
+        "intervals": {"per_image": {"accuracy_low": 0.8, "accuracy_high": 0.95}},
         "leaky": protocol == "shipped",
         "protocol": protocol,
         "seen": {"images": 9, "castings": 3, "accuracy": 0.999, "escapes": 0, "overkills": 0}

@@ -132,7 +132,7 @@ def test_a_lighting_in_which_more_castings_escape_has_a_veto() -> None:
     found = judged(side(40, [0, 1]), side(40, [20, 21]), policy, slices)
 
     assert [item.name for item in unmet(found.values())] == ["slices"]
-    assert found["slices"].value == "0.500 in lighting dark"
+    assert found["slices"].value == "0.500 in lighting dark (4 defective castings)"
 
 
 def test_castings_are_told_apart_by_lighting_and_by_kind_of_defect_where_known() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import logging
@@ -251,6 +252,10 @@ def test_a_move_counts_as_newer_than_what_was_asked_before_it(
     assert ledger.moved_since(path, "2026-01-01T00:00:00+00:00")
     assert not ledger.moved_since(path, "2999-01-01T00:00:00+00:00")
     assert not ledger.moved_since(path, None)
+    moved = dt.datetime.fromisoformat(str(ledger.read(path)[-1]["time"]))
+    assert moved.isoformat(timespec="milliseconds") == ledger.read(path)[-1]["time"]
+    assert not ledger.moved_since(path, moved.isoformat())
+    assert ledger.moved_since(path, (moved - dt.timedelta(milliseconds=1)).isoformat())
     with pytest.raises(RegistryError, match="'tomorrow' is no time"):
         ledger.moved_since(path, "tomorrow")
 

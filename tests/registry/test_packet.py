@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from money import COST
-from registry_builders import assembled, make_castings, make_run
+from registry_builders import FINDING, assembled, board_row, make_castings, make_run
 
 from zdm_ml.params import VerdictParams
 from zdm_ml.registry.decision import Check
@@ -56,15 +57,6 @@ def _read(path: Path) -> np.ndarray:
     from zdm_ml.data.images import decode_grey
 
     return decode_grey(path, max_pixels=10**6)
-
-
-FINDING = {
-    "level": "red",
-    "title": "Test images whose casting is in train",
-    "measured": "556 of 559 test images",
-    "meaning": "Figures are too good.",
-    "action": "",
-}
 
 
 def version(number: str, profile: str = "quick") -> VersionInfo:
@@ -174,3 +166,55 @@ def test_limits_name_castings_guarantee_and_demo(packages: tuple[Path, Package, 
     assert said[1].startswith("No guarantee")
     assert any(line.startswith("A demo") for line in said)
     assert said[-1].startswith("Some checks could not be measured")
+
+
+def test_all_models_of_the_run_are_shown_those_that_failed_without_figures(
+    packages: tuple[Path, Package, Package], tmp_path: Path
+) -> None:
+    folder, right, _ = packages
+    failed = dict.fromkeys(("castings", "cost", "p50_ms", "rank"))
+    board = [
+        board_row("luna"),
+        board_row("swin_t", cost=None) | failed | {"reason": "not ranked: the loss became nan"},
+    ]
+
+    write_packet(
+        tmp_path,
+        version("1"),
+        None,
+        Examination(CHECKS[:1], exhibit(folder, right, None)),
+        POLICY,
+        Background(board),
+    )
+
+    page = (tmp_path / PAGE).read_text()
+    assert "0 of 12" in page and "22.1 %" in page
+    assert "no figures" in page and "the loss became nan" in page
+    assert 'alt="cost of errors against latency"' in page
+
+
+def with_licence(package: Package, folder: Path) -> Package:
+    """Return a copy of a package that says that its heat maps point at the defect."""
+    shutil.copytree(package.folder, folder)
+    digest = json.loads((folder / "net.json").read_text())["digest"]
+    said = {"verdict": "licensed", "reason": "they point at it", "model_digest": digest}
+    (folder / "saliency.json").write_text(json.dumps(said))
+    sealed = replace(package.info, files={**package.info.files, "saliency.json": ""})
+    return replace(package, folder=folder, info=sealed)
+
+
+def test_heat_maps_are_shown_of_a_licensed_model_alone(
+    packages: tuple[Path, Package, Package], tmp_path: Path
+) -> None:
+    folder, right, wrong = packages
+    licensed = with_licence(wrong, tmp_path / "package")
+    pictures = {}
+    for name, package in (("licensed", licensed), ("not", wrong)):
+        examination = Examination(CHECKS, exhibit(folder, package, right))
+        write_packet(tmp_path / name, version("2"), version("1"), examination, POLICY, Background())
+        page = (tmp_path / name / PAGE).read_text()
+        pictures[name] = page.count('alt="heat map"')
+        reasons = json.loads((tmp_path / name / FIGURES).read_text())["limits"]
+        assert any("No heat maps are shown" in line for line in reasons) is (name == "not")
+
+    assert pictures == {"licensed": 48, "not": 0}  # 24 disagreements, which are 24 errors as well

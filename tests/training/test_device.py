@@ -1,5 +1,6 @@
 import logging
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from zdm_ml.errors import ConfigError
 from zdm_ml.training.device import (
+    allow_tf32,
     autocast,
     choose_device,
     choose_precision,
@@ -111,6 +113,18 @@ def test_repeatable_is_undone_after_an_error() -> None:
         raise ZeroDivisionError
 
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("bf16", "high"), ("fp32", "highest")])
+def test_tf32_is_for_bf16_on_a_gpu_alone(precision: Any, allowed: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        allow_tf32(CPU, precision)
+        assert torch.get_float32_matmul_precision() == before
+        allow_tf32(torch.device("cuda"), precision)
+        assert torch.get_float32_matmul_precision() == allowed
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_gradient_of_an_indexed_table_does_not_depend_on_threads() -> None:

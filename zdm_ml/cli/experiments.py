@@ -36,7 +36,9 @@ def transfer(
 
     table = Table("model", "transfer", "trainable", "init", "accuracy", "escapes", "overkills")
     for trial in transfer_trials(open_here(profile).reproduce, listed(names)):
-        figures = {key: trial.metrics[key] for key in ("accuracy", "escapes", "overkills")}
+        decision = trial.metrics["decision"]
+        figures = {"accuracy": trial.metrics["accuracy"]}
+        figures |= {key: decision[key] for key in ("escapes", "overkills")}
         if as_json:
             emit(
                 {

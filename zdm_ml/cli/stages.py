@@ -115,9 +115,10 @@ def evaluate(model: ModelOption) -> None:
 
     with counting(f"scoring with {model}") as progress:
         figures = run(context, model, progress)
+    decision = figures["decision"]
     console.print(
-        f"{model}: accuracy {figures['accuracy']:.4f}, {figures['escapes']} escapes and "
-        f"{figures['overkills']} overkills in {figures['images']} test images",
+        f"{model}: accuracy {figures['accuracy']:.4f}, {decision['escapes']} escapes and "
+        f"{decision['overkills']} overkills in {figures['images']} test images",
         markup=False,
     )
     castings, worst = figures["by_casting"], figures["robustness"]["worst"]

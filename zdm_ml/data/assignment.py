@@ -61,10 +61,11 @@ def make_entries(
 ) -> list[Entry]:
     """Return the castings list of `rows`: parts as recognised, sides dealt or remembered.
 
-    Kinds of defect that the source does not name are those that `before` has for the same bytes.
+    Where the source says nothing of kinds of defect, they are those that `before` has for the same
+    bytes.
     """
     sides = _sides(rows, before, params)
-    kinds_of = {entry.sha256: entry.kinds for entry in before}
+    kinds_of = {entry.sha256: entry.kinds for entry in before if entry.kinds}
     named = {(entry.sha256, entry.part) for entry in before if entry.known}
     return [
         Entry(
@@ -74,7 +75,7 @@ def make_entries(
             part=row.part,
             known=row.path in known or (row.sha256, row.part) in named,
             side=sides.get(row.part, ""),
-            kinds=kinds.get(row.path) or kinds_of.get(row.sha256, ""),
+            kinds=kinds.get(row.path, kinds_of.get(row.sha256, "")),
         )
         for row in rows
     ]

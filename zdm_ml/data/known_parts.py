@@ -28,6 +28,11 @@ def read_known_parts(
     over one at `folder`, both win over `pattern` (`audit.part_pattern`). Raises `DataError` for a
     damaged parts.csv, `ConfigError` for a bad pattern.
     """
+    return known_parts(files, read_parts_files(folder, files), pattern)
+
+
+def read_parts_files(folder: Path, files: Iterable[str]) -> dict[str, str]:
+    """Return the text of each parts.csv under `folder` by its place."""
     lists = {}
     for place in parts_file_places(files):
         try:
@@ -38,7 +43,7 @@ def read_known_parts(
             raise DataError(
                 f"{folder / place} cannot be read: {error}", hint="save it as CSV in UTF-8"
             ) from error
-    return known_parts(files, lists, pattern)
+    return lists
 
 
 def parts_file_places(files: Iterable[str]) -> list[str]:
@@ -63,10 +68,13 @@ def known_parts(
 
 
 def known_kinds(files: Mapping[str, str], lists: Mapping[str, str]) -> dict[str, str]:
-    """Return the kinds of defect, divided by `;`, of each image for which a parts.csv names any."""
+    """Return the kinds of defect, divided by `;`, of each image in a parts.csv that has the column.
+
+    An empty cell says that there is none.
+    """
     kinds: dict[str, str] = {}
     for _, named, _ in _located(files, lists):
-        kinds |= {path: line.kinds for path, line in named.items() if line.kinds}
+        kinds |= {path: line.kinds for path, line in named.items() if line.kinds is not None}
     return kinds
 
 
@@ -125,10 +133,10 @@ def _bad_pattern(problem: str) -> ConfigError:
 
 @dataclass(frozen=True)
 class _Line:
-    """What parts.csv says of an image; `kinds` of defect are divided by `;`, empty for unknown."""
+    """What parts.csv says of an image; `kinds` is None where it has no such column."""
 
     part: str
-    kinds: str
+    kinds: str | None
 
 
 def _parse(text: str, place: str) -> dict[str, _Line]:
@@ -151,8 +159,13 @@ def _parse(text: str, place: str) -> dict[str, _Line]:
                 f"{place}, line {reader.line_num}: path {path!r}, part {part!r}",
                 hint="fill in both, or delete the line to have the casting recognised",
             )
-        line = _Line(part, _kinds(record.get("kinds") or ""))
-        if not line.kinds.isprintable():
+        if None in record:
+            raise DataError(
+                f"{place}, line {reader.line_num}: more cells than the first line",
+                hint="put several kinds between quotes, or divide them by |",
+            )
+        line = _Line(part, _kinds(record["kinds"] or "") if "kinds" in header else None)
+        if line.kinds and not line.kinds.isprintable():
             raise DataError(f"{place}, line {reader.line_num}: kinds {line.kinds!r} are no text")
         before = lines.setdefault(path, line)
         if before.part != part:
@@ -160,7 +173,8 @@ def _parse(text: str, place: str) -> dict[str, _Line]:
                 f"{place}, line {reader.line_num}: {path} is part {part!r} and {before.part!r}",
                 hint="keep the right one of the two lines",
             )
-        lines[path] = replace(line, kinds=_kinds(f"{before.kinds};{line.kinds}"))
+        if before.kinds and line.kinds:
+            lines[path] = replace(line, kinds=_kinds(f"{before.kinds};{line.kinds}"))
     return lines
 
 

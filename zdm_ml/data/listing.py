@@ -111,6 +111,8 @@ def parse_listing(text: str, source: str) -> list[Entry]:
 def _entry(source: str, line: int, record: dict[str, str]) -> Entry:
     side = record["side"]
     try:
+        if None in record.values():
+            raise ValueError("a cell is missing")
         if side not in get_args(Split):
             raise ValueError(f"side {side!r}")
         return Entry(

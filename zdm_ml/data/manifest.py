@@ -100,6 +100,8 @@ def _row(path: Path, line: int, record: dict[str, str]) -> Row:
     if label not in get_args(Label) or split not in get_args(Split):
         raise DataError(f"manifest {path}, line {line}: label {label!r}, split {split!r}")
     try:
+        if None in record.values():
+            raise ValueError("a cell is missing")
         return Row(
             path=record["path"],
             sha256=record["sha256"],

@@ -33,7 +33,7 @@ IN_USE_SECONDS = 3600.0
 """An array opened less than this ago stays, however many there are."""
 
 BLOCK_BYTES = 24 * 2**20
-"""Pixels decoded, written and summed at a time; malloc hands out the same memory each time."""
+"""Pixels decoded at a time, while as many are written; malloc hands out the same memory again."""
 
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 

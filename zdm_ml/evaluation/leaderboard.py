@@ -26,6 +26,7 @@ COLUMNS = (
     "review_load",
     "ok_below",
     "defect_from",
+    "guarantee",
     "brier",
     "calibration_error",
     "castings",

@@ -37,6 +37,7 @@ def markdown(
         " classes apart at each model's threshold, which castings outside the test set chose.",
         "## At the plant",
         _table(rows, _plant_columns(cost)),
+        *_promises(rows),
         _assumptions(cost, promise),
         "## Beside the model of lowest cost",
         *_comparisons(selection, cost),
@@ -151,6 +152,16 @@ def _plant_columns(cost: CostParams) -> list[Column]:
         ("Brier", "--:", lambda row: _number(row["brier"], ".4f")),
         ("calibration error", "--:", lambda row: _number(row["calibration_error"], ".4f")),
     ]
+
+
+def _promises(rows: Sequence[Row]) -> list[str]:
+    """Say what is promised of the verdict ok, once for all models of which it is the same."""
+    models: dict[str, list[str]] = {}
+    for row in rows:
+        if row["guarantee"]:
+            alone = "" if row["ok_below"] < row["defect_from"] else "; the cost threshold decides"
+            models.setdefault(f"{row['guarantee']}{alone}.", []).append(row["model_name"])
+    return [f"**{', '.join(names)}**: {promise}" for promise, names in models.items()]
 
 
 def _assumptions(cost: CostParams, promise: VerdictParams) -> str:

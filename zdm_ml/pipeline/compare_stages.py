@@ -91,6 +91,11 @@ def _figures(context: Context, name: str) -> dict[str, Any] | None:
     metrics, timing = read_json(metrics_file), read_json(context.paths["latency"])
     if metrics["model_digest"] != read_spec(model).digest or name not in timing:
         return None
+    if "guarantee" not in metrics:
+        raise PipelineError(
+            f"{metrics_file} was written by an earlier version of the product",
+            hint=f"`dvc repro evaluate@{name}` writes it anew",
+        )
     return {**flat_figures(metrics), **timing[name], "model_name": name}
 
 

@@ -68,7 +68,8 @@ def score_lockbox(bench: Bench, models: Sequence[str]) -> dict[str, Any]:
 def read_figures(path: Path, model: str) -> dict[str, Any]:
     """Return what `evaluate` found in a workspace, by image and by casting.
 
-    `seen` are its leaky figures on shipped test images of castings that it was trained on.
+    Errors are those of its verdicts. `intervals` of the rates by image come from a bootstrap over
+    castings. `seen` are its leaky figures on shipped test images of castings that trained it.
     """
     file = path / read_pipeline(path).paths["evaluation"] / model / "metrics.json"
     try:
@@ -77,7 +78,11 @@ def read_figures(path: Path, model: str) -> dict[str, Any]:
         return {
             "leaky": bool(metrics["leaky"]),
             "protocol": str(metrics["protocol"]),
-            "by_image": {k: metrics[k] for k in (*RATES, *COUNTS, *SIZES["by_image"])},
+            "by_image": {
+                **{k: metrics[k] for k in (*RATES, *SIZES["by_image"])},
+                **{k: metrics["decision"][k] for k in COUNTS},
+            },
+            "intervals": metrics["intervals"]["per_image"],
             "by_casting": {
                 **{k: castings[k] for k in (*RATES, *COUNTS, *SIZES["by_casting"])},
                 **{k: castings.get(k) for k in BOUNDS},

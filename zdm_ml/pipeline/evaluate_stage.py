@@ -82,6 +82,7 @@ def evaluate(
     figures = {
         **side_figures(test_scores, test_rows, threshold, verdicts, params.evaluate, params.seed),
         "decision": decision_figures(test_scores, test_rows, verdicts, params.cost),
+        "guarantee": calibration.guarantee.reason,
         "reliability": reliability_of(test_scores, test_rows, calibration.temperature),
         **_provenance(context, manifest),
         "init": loaded.spec.init,

@@ -114,7 +114,7 @@ def _worst(figures: Mapping[str, Any] | None) -> list[str]:
     return [
         f"Worst under changes of light, camera and pose: `{worst['name']}`, balanced accuracy "
         f"{worst['balanced_accuracy']:.4f}, {worst['escapes']} escapes in {figures['images']} "
-        "images.",
+        "images, told apart at one threshold.",
         "",
     ]
 

@@ -153,7 +153,10 @@ def _escapes(found: Comparison, evidence: Evidence, policy: Policy) -> Check:
 
 
 def _slices(evidence: Evidence, policy: Policy) -> Check:
-    """Check that in no slice the challenger lets clearly more defective castings escape."""
+    """Check that in no slice the challenger lets clearly more defective castings escape.
+
+    By what was seen, without a bound: slices hold too few castings for one.
+    """
     champion = evidence.champion.judged if evidence.champion else evidence.challenger.judged
     mine, defective = evidence.challenger.judged, champion.castings.defective
     worst, where = 0.0, ""
@@ -163,7 +166,7 @@ def _slices(evidence: Evidence, policy: Policy) -> Check:
             continue
         excess = float(mine.escaped[members].mean() - champion.escaped[members].mean())
         if excess > worst:
-            worst, where = excess, name
+            worst, where = excess, f"{name} ({int(members.sum())} defective castings)"
     said = f"{worst:.3f} in {where}" if worst else "none worse"
     return check("slices", worst <= policy.slice_margin, said, policy.slice_margin)
 

@@ -61,6 +61,12 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
+def allow_tf32(device: torch.device, precision: Precision) -> None:
+    """Let a GPU multiply what stays in fp32 under bf16 autocast in TF32; fp32 stays exact."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and torch on every device; `seed` is taken modulo 2^32."""
     seed %= 2**32

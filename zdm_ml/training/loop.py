@@ -16,7 +16,7 @@ from zdm_ml.errors import TrainingError
 from zdm_ml.models.transfer import train_mode
 from zdm_ml.recipes import Recipe
 from zdm_ml.training import checkpoint as checkpoints
-from zdm_ml.training.device import choose_precision, repeatable, seed_everything
+from zdm_ml.training.device import allow_tf32, choose_precision, repeatable, seed_everything
 from zdm_ml.training.frozen import FeatureCache
 from zdm_ml.training.micro_batches import MicroBatches, named_when_out_of_memory
 from zdm_ml.training.parallel import ALONE, Processes
@@ -176,6 +176,7 @@ def _place(
     # torch's overloads do not know device and memory_format together.
     net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     chosen = choose_precision(precision, device)
+    allow_tf32(device, chosen)
     shape = (recipe.input_size, recipe.mean, recipe.std, recipe.standardise)
     return Classifier(name, net, device, chosen, *shape)
 
