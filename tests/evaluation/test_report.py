@@ -144,7 +144,7 @@ def test_what_is_promised_or_missing_is_said_of_each_model_that_was_evaluated() 
     shown = page()
 
     assert (
-        "**luna, swin_t**: no guarantee: 292 more defective castings needed;"
+        "**swin_t, luna**: no guarantee: 292 more defective castings needed;"
         " the cost threshold decides." in shown
     )
     assert "vit_b_16**: no guarantee" not in shown

@@ -31,7 +31,7 @@ from zdm_ml.files import read_json, write_json
 from zdm_ml.registry import ledger
 from zdm_ml.registry.connection import connect
 from zdm_ml.registry.finished import FinishedRun
-from zdm_ml.registry.selftest import self_test_in_clean_process
+from zdm_ml.registry.package import load_package
 from zdm_ml.registry.versions import all_versions, download_package
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -129,7 +129,7 @@ def assert_complete_champion(foundry: Foundry, folder: Path) -> str:
     champion = foundry.alias("champion")
     assert champion is not None
     package = download_package(foundry.server.uri, champion, folder / "champion")
-    self_test_in_clean_process(package)
+    load_package(package).self_test()
     return champion
 
 
