@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Site:
     environ: dict[str, str]
     settings: Settings
     first_run: str = ""
+    answers: dict[str, tuple[str | None, str, str, str | None]] = field(default_factory=dict)
 
     @property
     def api(self) -> AirflowApi:
@@ -84,7 +85,13 @@ class Site:
 
     def ended(self, run_id: str) -> dict[str, str]:
         """Return the states of a run's tasks once it is green."""
-        wait_for(lambda: self.api.run("promote", run_id)["state"] == "success")
+
+        def green() -> bool:
+            if run_id in self.answers and run_id in self.waiting():
+                self.answer(*self.answers[run_id])  # Airflow has let it ask anew
+            return bool(self.api.run("promote", run_id)["state"] == "success")
+
+        wait_for(green)
         return self.states(run_id)
 
     def call(
@@ -103,11 +110,14 @@ class Site:
 
     def answer(self, user: str | None, run_id: str, option: str, reason: str | None = None) -> int:
         """Answer as a user, as Airflow's page does; return the HTTP status."""
-        # Airflow 3.3 takes a task that goes on within a second of its request for a lost one, and
-        # lets it ask anew. People are slower.
+        # Airflow 3.3 takes a task that goes on within a second of its request, or as long as its
+        # scheduler is behind, for a lost one, and lets it ask anew. People are slower.
         time.sleep(5)
         body = {"chosen_options": [option], "params_input": {"reason": reason}}
-        return self.call(user, "PATCH", run_id, "/-1/hitlDetails", **body).status_code
+        status = self.call(user, "PATCH", run_id, "/-1/hitlDetails", **body).status_code
+        if status == 200:
+            self.answers[run_id] = (user, run_id, option, reason)
+        return status
 
     def champion(self) -> str | None:
         found = champion_summary(self.settings.mlflow_uri)
