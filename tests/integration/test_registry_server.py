@@ -188,7 +188,7 @@ def test_the_gate_files_a_packet_with_the_run_and_with_the_version(foundry: Foun
 
     client = connect(foundry.server.uri)
     version = client.get_model_version(REGISTERED_MODEL, "1")
-    page = Path(client.download_artifacts(version.run_id, "packet/packet.html"))
+    page = Path(client.download_artifacts(version.run_id, "packet")) / "packet.html"
     assert version.tags["packet"] == f"runs:/{version.run_id}/packet/packet.html"
     assert version.tags["packet_digest"] == sha256_file(page)
     (named,) = [str(check.value) for check in checked.checks if check.name == "packet"]
