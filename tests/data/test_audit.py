@@ -12,7 +12,7 @@ import pytest
 from zdm_ml.data.archive import Staged
 from zdm_ml.data.audit import Audit, audit_images
 from zdm_ml.data.discovery import find_images
-from zdm_ml.data.known_parts import read_known_parts
+from zdm_ml.data.known_parts import known_parts, read_parts_files
 from zdm_ml.data.manifest import read_manifest, write_manifest
 from zdm_ml.data.synthetic import make_synthetic
 from zdm_ml.errors import DataError
@@ -66,8 +66,8 @@ def clean(rendered: Path) -> Audit:
 
 def _audited(folder: Path) -> Audit:
     files = find_images(folder)
-    known, warnings = read_known_parts(folder, files, None)
-    return audit_images(folder, files, PARAMS, known=known, warnings=warnings)
+    known = known_parts(files, read_parts_files(folder, files), None)
+    return audit_images(folder, files, PARAMS, known=known.parts, warnings=known.warnings)
 
 
 def _one_of_each(parts: dict[str, str], where: str) -> list[str]:

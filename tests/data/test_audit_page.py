@@ -11,7 +11,7 @@ import pytest
 from zdm_ml.data.audit import Audit, audit_images
 from zdm_ml.data.audit_page import render_page, similarity_histogram, write_page
 from zdm_ml.data.discovery import find_images
-from zdm_ml.data.known_parts import read_known_parts
+from zdm_ml.data.known_parts import known_parts, read_parts_files
 from zdm_ml.data.synthetic import make_synthetic
 from zdm_ml.params import AuditParams
 
@@ -33,9 +33,9 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Audit:
         file.write(f"test/ok_front/again.jpeg,{part},\n")
         file.write(f"train/def_front/{HOSTILE},{part},\n")
     files = find_images(folder)
-    known, warnings = read_known_parts(folder, files, None)
+    known = known_parts(files, read_parts_files(folder, files), None)
     params = AuditParams(1_000_000, None)
-    return audit_images(folder, files, params, known=known, warnings=warnings)
+    return audit_images(folder, files, params, known=known.parts, warnings=known.warnings)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from castings_rows import castings
 
 from zdm_ml.data.assignment import make_entries
-from zdm_ml.data.known_parts import known_kinds
+from zdm_ml.data.known_parts import known_parts
 from zdm_ml.data.listing import listing_text, parse_listing
 from zdm_ml.data.manifest import Row, read_manifest, write_manifest
 from zdm_ml.errors import DataError
@@ -30,27 +30,27 @@ def written(folder: Path, rows: list[Row]) -> list[Row]:
 def test_parts_csv_names_kinds_in_any_order_and_divided_by_any_sign() -> None:
     lists = {"parts.csv": f'path,part,kinds\n{A},p,"scratch, pit"\n{B},q,\n'}
 
-    assert known_kinds(FILES, lists) == {A: "pit;scratch", B: ""}
+    assert known_parts(FILES, lists, None).kinds == {A: "pit;scratch", B: ""}
 
 
 def test_a_second_kind_outside_quotes_is_refused_rather_than_dropped() -> None:
     with pytest.raises(DataError, match="line 2: more cells"):
-        known_kinds(FILES, {"parts.csv": f"path;part;kinds\n{A};p;pit;scratch\n"})
+        known_parts(FILES, {"parts.csv": f"path;part;kinds\n{A};p;pit;scratch\n"}, None)
 
 
 def test_an_image_named_twice_has_the_kinds_of_both_lines() -> None:
     lists = {"parts.csv": f"path,part,kinds\n{A},p,pit\n{A},p,scratch\n"}
 
-    assert known_kinds(FILES, lists) == {A: "pit;scratch"}
+    assert known_parts(FILES, lists, None).kinds == {A: "pit;scratch"}
 
 
 def test_a_parts_csv_without_kinds_names_none() -> None:
-    assert known_kinds(FILES, {"parts.csv": f"path,part\n{A},p\n"}) == {}
+    assert known_parts(FILES, {"parts.csv": f"path,part\n{A},p\n"}, None).kinds == {}
 
 
 def test_kinds_that_are_no_text_are_refused_with_their_line() -> None:
     with pytest.raises(DataError, match="line 2: kinds"):
-        known_kinds(FILES, {"parts.csv": f"path,part,kinds\n{A},p,pi\at\n"})
+        known_parts(FILES, {"parts.csv": f"path,part,kinds\n{A},p,pi\at\n"}, None)
 
 
 def test_kinds_stay_with_the_bytes_that_they_were_named_for(tmp_path: Path, project: Path) -> None:

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from zdm_ml.data.known_parts import parts_file_places, read_known_parts
+from zdm_ml.data.known_parts import Known, known_parts, parts_file_places, read_parts_files
 from zdm_ml.errors import ConfigError, DataError
 
 A, B = "train/ok_front/SN1_a.png", "test/def_front/SN2_b.png"
 FLAT = {A: A, B: B}
 DEEP = {f"set/{path}": path for path in FLAT}
+
+
+def _known(folder: Path, files: dict[str, str], pattern: str | None = None) -> Known:
+    return known_parts(files, read_parts_files(folder, files), pattern)
 
 
 def _write(path: Path, text: str) -> None:
@@ -22,7 +26,7 @@ def _write(path: Path, text: str) -> None:
 def test_parts_csv_names_castings_and_leaves_the_others_open(tmp_path: Path) -> None:
     _write(tmp_path / "parts.csv", f"path,part,kinds\n{A},blade-7,burr\n")
 
-    assert read_known_parts(tmp_path, FLAT, None) == ({A: "blade-7"}, [])
+    assert _known(tmp_path, FLAT) == Known({A: "blade-7"}, {A: "burr"}, [])
 
 
 @pytest.mark.parametrize("place", ["parts.csv", "set/parts.csv"])
@@ -31,9 +35,7 @@ def test_parts_csv_is_found_at_the_root_and_beside_train_and_test(
 ) -> None:
     _write(tmp_path / place, f"path,part\n{A},blade-7\n")
 
-    known, warnings = read_known_parts(tmp_path, DEEP, None)
-
-    assert (known, warnings) == ({f"set/{A}": "blade-7"}, [])
+    assert _known(tmp_path, DEEP) == Known({f"set/{A}": "blade-7"}, {}, [])
     assert place in parts_file_places(DEEP)
 
 
@@ -41,32 +43,32 @@ def test_what_a_spreadsheet_saves_is_read(tmp_path: Path) -> None:
     windows = A.replace("/", "\\")
     _write(tmp_path / "parts.csv", f"\ufeffpath;part\r\n.\\{windows}; blade-7 \r\n")
 
-    known, _ = read_known_parts(tmp_path, FLAT, None)
-
-    assert known == {A: "blade-7"}
+    assert _known(tmp_path, FLAT).parts == {A: "blade-7"}
 
 
 def test_serial_numbers_fill_what_parts_csv_leaves_open(tmp_path: Path) -> None:
     _write(tmp_path / "parts.csv", f"path,part\n{A},blade-7\n")
 
-    known, warnings = read_known_parts(tmp_path, FLAT, r"^(SN\d+)_")
+    found = _known(tmp_path, FLAT, r"^(SN\d+)_")
 
-    assert (known, warnings) == ({A: "blade-7", B: "SN2"}, [])
+    assert found == Known({A: "blade-7", B: "SN2"}, {}, [])
 
 
 def test_names_without_a_serial_number_are_told(tmp_path: Path) -> None:
-    known, (warning,) = read_known_parts(tmp_path, FLAT, r"^(SN1)_")
+    found = _known(tmp_path, FLAT, r"^(SN1)_")
+    (warning,) = found.warnings
 
-    assert known == {A: "SN1"}
+    assert found.parts == {A: "SN1"}
     assert "1 of 2 file names" in warning and B in warning
 
 
 def test_paths_that_are_no_images_are_told(tmp_path: Path) -> None:
     _write(tmp_path / "parts.csv", f"path,part\n{A},x\ngone.png,y\n")
 
-    known, (warning,) = read_known_parts(tmp_path, FLAT, None)
+    found = _known(tmp_path, FLAT)
+    (warning,) = found.warnings
 
-    assert known == {A: "x"}
+    assert found.parts == {A: "x"}
     assert "gone.png" in warning
 
 
@@ -84,10 +86,10 @@ def test_a_damaged_list_is_refused_with_its_line(text: str, problem: str, tmp_pa
     _write(tmp_path / "parts.csv", text)
 
     with pytest.raises(DataError, match=problem):
-        read_known_parts(tmp_path, FLAT, None)
+        _known(tmp_path, FLAT)
 
 
 @pytest.mark.parametrize("pattern", ["(", "SN[0-9]+"])
 def test_a_pattern_without_a_group_is_refused(pattern: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="audit.part_pattern"):
-        read_known_parts(tmp_path, FLAT, pattern)
+        _known(tmp_path, FLAT, pattern)

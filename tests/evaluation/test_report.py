@@ -9,8 +9,9 @@ from candidates import POLICY, candidate, comparisons
 from money import COST, PROMISE
 
 from zdm_ml.evaluation.leaderboard import leaderboard
-from zdm_ml.evaluation.report import casting_bounds, leak_warning, markdown
+from zdm_ml.evaluation.report import markdown
 from zdm_ml.evaluation.selection import Selection, select
+from zdm_ml.evaluation.wording import casting_bounds, leak_warning
 
 
 def evaluated(

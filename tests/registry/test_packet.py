@@ -14,8 +14,10 @@ from money import COST
 from registry_builders import FINDING, assembled, board_row, make_castings, make_run
 
 from zdm_ml.params import VerdictParams
+from zdm_ml.pipeline.dvcfile import read_pipeline
 from zdm_ml.registry.decision import Check
 from zdm_ml.registry.evidence import Examination, Exhibit
+from zdm_ml.registry.filing import AUDIT, LEADERBOARD
 from zdm_ml.registry.gate import Policy
 from zdm_ml.registry.package import Package
 from zdm_ml.registry.packet import (
@@ -99,6 +101,25 @@ def test_a_page_and_its_figures_are_written(
     assert "No image is judged wrong" in page
     assert "556 of 559 test images" in page and "Used twice." in page
     assert figures["audit"] == [FINDING]
+
+
+def test_what_the_retraining_left_nothing_of_is_named(tmp_path: Path) -> None:
+    examination = Examination(CHECKS[:1])
+
+    write_packet(tmp_path, version("2"), None, examination, POLICY, Background(audit=[FINDING]))
+
+    said = json.loads((tmp_path / FIGURES).read_text())["limits"][-1]
+    assert "its leaderboard; how often its test castings" in said and "audit" not in said
+    assert said in (tmp_path / PAGE).read_text()
+
+
+def test_reports_are_looked_for_under_the_names_that_the_stages_give_them(project: Path) -> None:
+    paths = read_pipeline(project).paths
+
+    assert [f"reports/{paths[name].name}" for name in ("leaderboard", "audit_report")] == [
+        LEADERBOARD,
+        AUDIT,
+    ]
 
 
 def test_the_page_loads_nothing_from_elsewhere(

@@ -35,21 +35,21 @@ def audit_(
     """Find duplicates, leaks, label conflicts and shortcuts in a folder of images."""
     from zdm_ml.data.audit import audit_images
     from zdm_ml.data.discovery import find_images
-    from zdm_ml.data.known_parts import known_kinds, known_parts, read_parts_files
+    from zdm_ml.data.known_parts import known_parts, read_parts_files
 
     for target in (html, manifest):
         _check_target(target)
     params = _params()
     files = find_images(path)
-    lists = read_parts_files(path, files)
-    known, warnings = known_parts(files, lists, params.part_pattern)
+    known = known_parts(files, read_parts_files(path, files), params.part_pattern)
     with counting("auditing images") as progress:
-        audit = audit_images(path, files, params, known=known, warnings=warnings, progress=progress)
+        audit = audit_images(
+            path, files, params, known=known.parts, warnings=known.warnings, progress=progress
+        )
     if manifest:
         from zdm_ml.data.manifest import write_manifest
 
-        kinds = known_kinds(files, lists)
-        rows = [replace(row, kinds=kinds.get(row.path, "")) for row in audit.rows]
+        rows = [replace(row, kinds=known.kinds.get(row.path, "")) for row in audit.rows]
         _write(manifest, lambda: write_manifest(manifest, rows))
     if html:
         from zdm_ml.data.audit_page import write_page

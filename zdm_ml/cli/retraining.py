@@ -11,7 +11,7 @@ from zdm_ml.cli.board import board_table
 from zdm_ml.cli.progress import make_view
 from zdm_ml.cli.stack import read_champion, say, say_requests, say_urls, title
 from zdm_ml.errors import StackError
-from zdm_ml.evaluation.report import casting_bounds, leak_warning
+from zdm_ml.evaluation.wording import casting_bounds, leak_warning
 from zdm_ml.follow import Follower
 from zdm_ml.outcome import ask_live_server, leaderboard, read_outcome, test_image
 from zdm_ml.registry.glance import count_entries

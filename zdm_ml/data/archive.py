@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from zdm_ml.data.images import ImageRefused, decode_grey
-from zdm_ml.data.known_parts import PARTS_FILE, known_kinds, known_parts, parts_file_places
+from zdm_ml.data.known_parts import PARTS_FILE, Known, known_parts, parts_file_places
 from zdm_ml.data.layout import (
     CLASS_FOLDERS,
     SHIPPED_SPLITS,
@@ -90,7 +90,7 @@ def stage_source(
     with open_source(origin, limits or Limits()) as files:
         targets, ignored = _plan(files.names)
         check_complete(count_images(targets), str(origin))
-        known, kinds, warnings = _known(files, targets, part_pattern)
+        known = _known(files, targets, part_pattern)
         try:
             with _replacement(destination) as folder:
                 bad = _copy_good(files, targets, folder, max_pixels, progress)
@@ -109,16 +109,14 @@ def stage_source(
         listed,
         kept,
         ignored,
-        known={path: part for path, part in known.items() if targets[path] not in bad},
-        kinds={path: named for path, named in kinds.items() if targets[path] not in bad},
-        warnings=warnings,
+        known={path: part for path, part in known.parts.items() if targets[path] not in bad},
+        kinds={path: named for path, named in known.kinds.items() if targets[path] not in bad},
+        warnings=tuple(known.warnings),
     )
 
 
-def _known(
-    files: Source, targets: Mapping[str, str], pattern: str | None
-) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
-    """Return casting and kinds of defect of each target that has them named, and warnings."""
+def _known(files: Source, targets: Mapping[str, str], pattern: str | None) -> Known:
+    """Return what the source says of each target."""
     named = {name: target for target, name in targets.items()}
     lists = {}
     for place in parts_file_places(named):
@@ -129,10 +127,12 @@ def _known(
                 raise DataError(
                     f"{place} cannot be read: {error}", hint="save it as CSV in UTF-8"
                 ) from error
-    known, warnings = known_parts(named, lists, pattern)
-    parts = {named[name]: part for name, part in known.items()}
-    kinds = {named[name]: kinds for name, kinds in known_kinds(named, lists).items()}
-    return parts, kinds, tuple(warnings)
+    known = known_parts(named, lists, pattern)
+    return replace(
+        known,
+        parts={named[name]: part for name, part in known.parts.items()},
+        kinds={named[name]: kinds for name, kinds in known.kinds.items()},
+    )
 
 
 def _plan(names: tuple[str, ...]) -> tuple[dict[str, str], int]:

@@ -13,7 +13,7 @@ from zdm_ml.data.archive import keep_aside
 from zdm_ml.data.assignment import make_entries, recognise
 from zdm_ml.data.checkout import checkout_data
 from zdm_ml.data.inbox import SETTLE_SECONDS, Inbox
-from zdm_ml.data.known_parts import known_kinds, known_parts
+from zdm_ml.data.known_parts import Known, known_parts
 from zdm_ml.data.layout import image_paths
 from zdm_ml.data.listing import Entry
 from zdm_ml.data.manifest import CLASSES
@@ -104,10 +104,11 @@ class Growth:
     ) -> DataVersion:
         """Return the version that the fresh images make, or the old one if all conflict."""
         folder = self._folder(sorting)
-        lists = inbox.parts_list()
-        known = self._known(lists, sorting)
-        fresh = known_kinds(sorting.fresh, lists)
-        kinds = {sorting.fresh[path]: found for path, found in fresh.items()}
+        fresh = known_parts(sorting.fresh, inbox.parts_list(), self.params.audit.part_pattern)
+        for remark in fresh.warnings:
+            logger.info("%s", remark)
+        known = self._known(fresh, sorting)
+        kinds = {sorting.fresh[path]: found for path, found in fresh.kinds.items()}
         rows = recognise(folder, image_paths(folder), known, self.listed, self.params, progress)
         sent = review_conflicts(sorting, rows)
         for path in sent:
@@ -130,17 +131,13 @@ class Growth:
             shutil.copyfile(self.work / "arrived" / source, folder / target)
         return folder
 
-    def _known(self, lists: Mapping[str, str], sorting: Sorting) -> dict[str, str]:
+    def _known(self, fresh: Known, sorting: Sorting) -> dict[str, str]:
         """Return the parts that names give: of the old images, and of the fresh ones."""
-        pattern = self.params.audit.part_pattern
-        old, _ = known_parts({entry.path: entry.path for entry in self.listed}, {}, pattern)
-        new, remarks = known_parts(sorting.fresh, lists, pattern)
-        for remark in remarks:
-            logger.info("%s", remark)
+        old = {entry.path: entry.path for entry in self.listed}
         return {
-            **old,
+            **known_parts(old, {}, self.params.audit.part_pattern).parts,
             **{entry.path: entry.part for entry in self.listed if entry.known},
-            **{sorting.fresh[path]: part for path, part in new.items()},
+            **{sorting.fresh[path]: part for path, part in fresh.parts.items()},
         }
 
 

@@ -19,16 +19,19 @@ COLUMNS = ("path", "part")
 SHOWN = 3
 
 
-def read_known_parts(
-    folder: Path, files: Mapping[str, str], pattern: str | None
-) -> tuple[dict[str, str], list[str]]:
-    """Return the known part of each image under `folder`, and warnings in plain sentences.
+@dataclass(frozen=True)
+class Known:
+    """What a source says of its images, by manifest path.
 
-    `files` maps manifest paths to `split/class/name`. A `parts.csv` beside train/ and test/ wins
-    over one at `folder`, both win over `pattern` (`audit.part_pattern`). Raises `DataError` for a
-    damaged parts.csv, `ConfigError` for a bad pattern.
+    parts: the casting that an image shows, where it is named.
+    kinds: the kinds of defect, divided by `;`, of each image in a parts.csv that has the column;
+        empty where its cell says that there is none.
+    warnings: plain sentences on what could not be used.
     """
-    return known_parts(files, read_parts_files(folder, files), pattern)
+
+    parts: dict[str, str]
+    kinds: dict[str, str]
+    warnings: list[str]
 
 
 def read_parts_files(folder: Path, files: Iterable[str]) -> dict[str, str]:
@@ -52,30 +55,25 @@ def parts_file_places(files: Iterable[str]) -> list[str]:
     return sorted({PARTS_FILE, *((base / PARTS_FILE).as_posix() for base in bases)}, key=_depth)
 
 
-def known_parts(
-    files: Mapping[str, str], lists: Mapping[str, str], pattern: str | None
-) -> tuple[dict[str, str], list[str]]:
-    """Like `read_known_parts`, from texts: `lists` maps the path of each parts.csv to its text."""
-    known, warnings = _from_names(files, pattern)
+def known_parts(files: Mapping[str, str], lists: Mapping[str, str], pattern: str | None) -> Known:
+    """Return what the source of `files` says of them.
+
+    `files` maps manifest paths to `split/class/name`, `lists` the path of each parts.csv to its
+    text. A parts.csv beside train/ and test/ wins over the root's, both win over `pattern`
+    (`audit.part_pattern`). Raises `DataError` for a damaged parts.csv, `ConfigError` for a bad
+    pattern.
+    """
+    parts, warnings = _from_names(files, pattern)
+    kinds: dict[str, str] = {}
     for place, named, strangers in _located(files, lists):
-        known |= {path: line.part for path, line in named.items()}
+        parts |= {path: line.part for path, line in named.items()}
+        kinds |= {path: line.kinds for path, line in named.items() if line.kinds is not None}
         if strangers:
             warnings.append(
                 f"{place}: {len(strangers)} of its paths are no images here, such as "
                 + ", ".join(strangers[:SHOWN])
             )
-    return known, warnings
-
-
-def known_kinds(files: Mapping[str, str], lists: Mapping[str, str]) -> dict[str, str]:
-    """Return the kinds of defect, divided by `;`, of each image in a parts.csv that has the column.
-
-    An empty cell says that there is none.
-    """
-    kinds: dict[str, str] = {}
-    for _, named, _ in _located(files, lists):
-        kinds |= {path: line.kinds for path, line in named.items() if line.kinds is not None}
-    return kinds
+    return Known(parts, kinds, warnings)
 
 
 def _located(

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zdm_ml.evaluation.report import is_demo
+from zdm_ml.evaluation.wording import is_demo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

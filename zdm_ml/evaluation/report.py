@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from zdm_ml.evaluation.bounds import castings_needed
 from zdm_ml.evaluation.castings import AGGREGATION
 from zdm_ml.evaluation.selection import Selection
+from zdm_ml.evaluation.wording import (
+    Row,
+    assumptions,
+    bounds_of_best,
+    caveats,
+    is_demo,
+    outcome,
+    promises,
+)
 from zdm_ml.params import CostParams, VerdictParams
 
-Row = Mapping[str, Any]
 Column = tuple[str, str, Callable[[Row], str]]
 """Heading, Markdown alignment, and what a row shows there."""
 
@@ -21,11 +27,11 @@ def markdown(
     """Return the leaderboard as a Markdown page."""
     parts = [
         "# Leaderboard",
-        _verdict(selection),
-        *_warnings(rows),
+        outcome(selection),
+        *caveats(rows),
         "## Test castings",
         _table(rows, _castings_columns(rows)),
-        *_bounds_of_best(rows),
+        *bounds_of_best(rows),
         f"Aggregation: {AGGREGATION}. Bounds are exact, one-sided, and take the test castings for a"
         " random sample. The interval of the accuracy by image is a bootstrap over castings; one of"
         " no width only says that all were judged alike. `seen` is leaky: shipped test images of"
@@ -37,8 +43,8 @@ def markdown(
         " classes apart at each model's threshold, which castings outside the test set chose.",
         "## At the plant",
         _table(rows, _plant_columns(cost)),
-        *_promises(rows),
-        _assumptions(cost, promise),
+        *promises(rows),
+        assumptions(cost, promise),
         "## Beside the model of lowest cost",
         *_comparisons(selection, cost),
         "## What a decision takes",
@@ -49,70 +55,6 @@ def markdown(
         "\n".join(f"- **{row['model_name']}**: {row['reason']}" for row in rows),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def is_demo(row: Row) -> bool:
-    """Return whether a row's profile is one whose model never replaces a full one."""
-    return row["profile"] not in ("full", None)
-
-
-def leak_warning(rows: Sequence[Row]) -> str | None:
-    """Return what must be said of figures that leak; None when none of the rows does."""
-    leaky = [row for row in rows if row["leaky"]]
-    if not leaky:
-        return None
-    protocol = leaky[0]["protocol"]
-    cause = f"castings stand on more than one side of the split (protocol {protocol})"
-    if protocol == "shipped":
-        cause = "the shipped test images show castings that were also trained on"
-    return (
-        f"LEAKY: {cause}. These figures are too good, say little about castings that no model has"
-        " seen, and never let a model of profile full be promoted. `split.protocol: grouped` in"
-        " params.yaml gives honest ones."
-    )
-
-
-def casting_bounds(row: Row) -> str:
-    """Return in words what a row's test castings prove of escapes and overkills."""
-    return "; ".join(
-        f"{row[f'{errors}_castings']} of {row[f'{kind}_castings']} {kind} castings {verb}"
-        + _at_most(row[f"{rate}_upper"], row["confidence"])
-        for errors, kind, verb, rate in (
-            ("escapes", "defective", "escaped", "escape_rate"),
-            ("overkills", "good", "rejected", "overkill_rate"),
-        )
-    )
-
-
-def _at_most(bound: float | None, confidence: float) -> str:
-    return "" if bound is None else f", at most {bound:.1%} at {100 * confidence:g} %"
-
-
-def _verdict(selection: Selection) -> str:
-    return f"**Winner: {selection.reason}.**" if selection.eligible else f"**{selection.reason}.**"
-
-
-def _warnings(rows: Sequence[Row]) -> list[str]:
-    leak = leak_warning(rows)
-    lines = [f"> **{leak}**"] if leak else []
-    demo = sorted({row["profile"] for row in rows if is_demo(row)})
-    if demo:
-        lines.append(
-            f"> Demo: trained with profile {', '.join(demo)}. Such a model shows that everything"
-            " works; it never replaces one of profile full."
-        )
-    scratch = [row["model_name"] for row in rows if row["init"] == "scratch"]
-    if scratch:
-        lines.append(
-            f"> Trained from scratch, without pretrained weights: {', '.join(scratch)}. A net that"
-            " has official weights is expected to do better when it starts from them."
-        )
-    return lines
-
-
-def _bounds_of_best(rows: Sequence[Row]) -> list[str]:
-    best = [row for row in rows if row["rank"] == 1 and row["castings"] is not None]
-    return [f"**{row['model_name']}**: {casting_bounds(row)}." for row in best]
 
 
 def _castings_columns(rows: Sequence[Row]) -> list[Column]:
@@ -152,30 +94,6 @@ def _plant_columns(cost: CostParams) -> list[Column]:
         ("Brier", "--:", lambda row: _number(row["brier"], ".4f")),
         ("calibration error", "--:", lambda row: _number(row["calibration_error"], ".4f")),
     ]
-
-
-def _promises(rows: Sequence[Row]) -> list[str]:
-    """Say what is promised of the verdict ok, once for all models of which it is the same."""
-    models: dict[str, list[str]] = {}
-    for row in rows:
-        if row["guarantee"]:
-            alone = "" if row["ok_below"] < row["defect_from"] else "; the cost threshold decides"
-            models.setdefault(f"{row['guarantee']}{alone}.", []).append(row["model_name"])
-    return [f"**{', '.join(names)}**: {promise}" for promise, names in models.items()]
-
-
-def _assumptions(cost: CostParams, promise: VerdictParams) -> str:
-    needed = castings_needed(promise.max_escape_rate, promise.confidence)
-    return (
-        f"Assumed: {cost.prevalence:.2%} of the parts are defective; an escape costs"
-        f" {cost.escape:,g} {cost.currency}, an overkill {cost.overkill:,g}, a review"
-        f" {cost.review:,g} (`cost` in params.yaml). Each casting weighs one. Precision: the share"
-        " of rejected parts that are defective. Brier score and expected calibration error at the"
-        " temperature that the calibration castings chose, both classes weighing half. To claim"
-        f" that at most {promise.max_escape_rate:.2%} of the defects escape, at"
-        f" {100 * promise.confidence:g} %, {needed} defective castings would have to pass without a"
-        " miss."
-    )
 
 
 def _comparisons(selection: Selection, cost: CostParams) -> list[str]:

@@ -87,14 +87,14 @@ def audit(context: Context, progress: Callable[[int, int], None] | None = None) 
     entries = read_listing(context.paths["castings_list"])
     files = {path: path for path in image_paths(folder)}
     check_complete(count_images(files), str(folder))
-    named, warnings = known_parts(files, {}, params.part_pattern)
+    named = known_parts(files, {}, params.part_pattern)
     found = audit_images(
         folder,
         files,
         params,
-        known=named | {entry.path: entry.part for entry in entries if entry.known},
+        known=named.parts | {entry.path: entry.part for entry in entries if entry.known},
         remembered={entry.sha256: entry.part for entry in entries if not entry.known},
-        warnings=warnings,
+        warnings=named.warnings,
         progress=progress,
     )
     kinds = {entry.path: entry.kinds for entry in entries}

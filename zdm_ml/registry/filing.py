@@ -22,7 +22,8 @@ PACKET, PACKET_DIGEST = "packet", "packet_digest"
 KEPT = 12
 """How many digits of a page's sha256 name the folder that keeps it."""
 _MODELS = "models:/"
-_LEADERBOARD, _AUDIT = "reports/leaderboard.json", "reports/audit.json"
+LEADERBOARD, AUDIT = "reports/leaderboard.json", "reports/audit.json"
+"""Where a retraining's run keeps what stages wrote under these paths."""
 
 
 def file_packet(client: MlflowClient, version: VersionInfo, folder: Path) -> Check:
@@ -56,10 +57,10 @@ def background_of(client: MlflowClient, version: VersionInfo, level: int) -> Bac
         parent = run.data.tags.get("mlflow.parentRunId")
         if parent is None:
             return Background()
-        audit = _report(client, parent, _AUDIT) or {}
+        audit = _report(client, parent, AUDIT)
         return Background(
-            leaderboard=_report(client, parent, _LEADERBOARD) or [],
-            audit=audit.get("findings", []),
+            leaderboard=_report(client, parent, LEADERBOARD),
+            audit=None if audit is None else audit["findings"],
             reuse=_reuse(client, parent, level),
         )
 
@@ -76,10 +77,10 @@ def _report(client: MlflowClient, run: str, name: str) -> Any:
         return json.loads(Path(path).read_text())
 
 
-def _reuse(client: MlflowClient, run: str, level: int) -> str:
-    """Return in a sentence how often a retraining's test castings chose; empty if unknown."""
+def _reuse(client: MlflowClient, run: str, level: int) -> str | None:
+    """Return in a sentence how often a retraining's test castings chose; None if unknown."""
     digest = client.get_run(run).data.tags.get(TEST_SET)
     if digest is None:
-        return ""
+        return None
     sentence = count_uses(client, digest, level).sentence
     return f"{sentence[0].upper()}{sentence[1:]}."

@@ -40,15 +40,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Background:
-    """What is known of the retraining that made a version; empty where nothing was kept.
+    """What is known of the retraining that made a version; None where it was not kept.
 
     `leaderboard` holds its rows, `audit` the findings on its data, `reuse` a sentence on how often
     its test castings have been used to choose.
     """
 
-    leaderboard: Sequence[Mapping[str, Any]] = ()
-    audit: Sequence[Mapping[str, Any]] = ()
-    reuse: str = ""
+    leaderboard: Sequence[Mapping[str, Any]] | None = None
+    audit: Sequence[Mapping[str, Any]] | None = None
+    reuse: str | None = None
 
 
 def write_packet(
@@ -73,7 +73,6 @@ def gather(
     background: Background,
 ) -> dict[str, Any]:
     """Return everything that the packet says; sections that could not be measured are None."""
-    reuse = [background.reuse] if background.reuse else []
     open_checks = unmet(examination.checks)
     exhibit = examination.exhibit
     return {
@@ -82,12 +81,12 @@ def gather(
         "passed": not open_checks,
         "checks": [asdict(item) for item in examination.checks],
         "costs": asdict(policy.cost),
-        "audit": [dict(finding) for finding in background.audit],
-        "leaderboard": [dict(row) for row in background.leaderboard],
+        "audit": [dict(finding) for finding in background.audit or ()],
+        "leaderboard": [dict(row) for row in background.leaderboard or ()],
         "figures": _figures(exhibit, policy) if exhibit else None,
         "disagreements": _cases(exhibit, disagreements(exhibit)) if exhibit else [],
         "worst_errors": _cases(exhibit, worst_errors(exhibit)) if exhibit else [],
-        "limits": [*limits(exhibit, examination.checks), *reuse],
+        "limits": [*limits(exhibit, examination.checks), *_remembered(background)],
     }
 
 
@@ -140,6 +139,20 @@ def limits(exhibit: Exhibit | None, checks: Sequence[Check]) -> list[str]:
         )
     if any(item.state == "broken" for item in checks):
         said.append("Some checks could not be measured; that counts as not passed.")
+    return said
+
+
+def _remembered(background: Background) -> list[str]:
+    """Return how often the test castings chose, and what the retraining left nothing of."""
+    absent = {
+        "its leaderboard": background.leaderboard,
+        "the audit of its data": background.audit,
+        "how often its test castings have been used to choose": background.reuse,
+    }
+    lost = [name for name, kept in absent.items() if kept is None]
+    said = [background.reuse] if background.reuse else []
+    if lost:
+        said.append(f"Not on record of the retraining, so not shown: {'; '.join(lost)}.")
     return said
 
 
