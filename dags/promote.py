@@ -15,6 +15,7 @@ from stage_operator import CommandOperator, retrying
 CHALLENGER = Asset("casting-inspector-challenger")
 CHECKED = "ti.xcom_pull(task_ids='gate', key='result')"
 """What the task `gate` printed, for templates."""
+ASKED = "asked(params, triggering_asset_events)"
 AGAIN = '${AGAIN:+--again --asked="$AGAIN"}'
 AGAIN_SINCE = "{{ dag_run.run_after.isoformat() if params.again else '' }}"
 """A run that is cleared after another promotion no longer lets an old version in."""
@@ -71,7 +72,7 @@ with DAG(
         command=f'zdm gate ${{VERSION:+"$VERSION"}} ${{ASK:+--ask}} {AGAIN} --json',
         env={
             "VERSION": "{{ chosen_version(params, triggering_asset_events) }}",
-            "ASK": "{{ '1' if asked(params, triggering_asset_events) else '' }}",
+            "ASK": f"{{{{ '1' if {ASKED} else '' }}}}",
             "AGAIN": AGAIN_SINCE,
         },
         max_active_tis_per_dag=1,
@@ -94,7 +95,8 @@ with DAG(
         env={
             "VERSION": f"{{{{ {CHECKED}['version'] }}}}",
             "DIGEST": f"{{{{ {CHECKED}['digest'] }}}}",
-            "APPROVED": f"{{{{ '1' if {CHECKED}['approval'] else '' }}}}",
+            # Also where the gate said no and nobody was asked: it may say yes this time.
+            "APPROVED": f"{{{{ '1' if {CHECKED}['approval'] or {ASKED} else '' }}}}",
             "AGAIN": AGAIN_SINCE,
         },
         max_active_tis_per_dag=1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -91,17 +92,18 @@ class Foundry:
         return gate(self.settings, version, images_for=lambda _: images, **options)
 
     def approve(self, checked: Decision, answer: Answer = "approve") -> Decision:
-        """Answer to what a gate looked at, as the person whom params.yaml names."""
+        """Ask about what a gate looked at, and answer as the person whom params.yaml names."""
         assert checked.version and checked.digest
-        return record_answer(
+        write = partial(
+            record_answer,
             self.settings,
             checked.version,
-            answer,
             anchor=RegistryAnchor(connect(self.settings.mlflow_uri)),
             digest=checked.digest,
             champion=checked.champion,
-            who="admin",
         )
+        write("ask")
+        return write(answer, who="admin")
 
     def rollback(self, to: str | None = None, *, timeout: float = 0, **asked: Any) -> Decision:
         request = Request(asked.pop("reason", "escapes on line 3"), to, **asked)

@@ -246,6 +246,15 @@ def test_a_lead_outside_the_spread_stays() -> None:
     assert chosen(models, seeds=seeds).winner == "big"
 
 
+def test_seeds_that_could_not_be_trained_are_named() -> None:
+    models = [candidate("big", 100, 50), candidate("small", 120, 5)]
+
+    selection = chosen(models, seeds={"big": [100], "small": [120, 125]})
+
+    assert selection.winner == "big"
+    assert "no other seed of big could be trained" in selection.reason
+
+
 def test_seeds_may_turn_the_order_round() -> None:
     models = [candidate("lucky", 100, 5), candidate("steady", 120, 50)]
     seeds = {"lucky": [100, 500, 480], "steady": [120, 125, 118]}
@@ -259,7 +268,7 @@ def test_seeds_may_turn_the_order_round() -> None:
 def test_one_seed_leaves_the_lead_as_it_is() -> None:
     models = [candidate("big", 100, 50), candidate("small", 120, 5)]
 
-    lead = lead_of(models, POLICY, {"big": [100]})
+    lead = lead_of(models, POLICY, {})
 
     assert lead is not None and lead.second is not None
     assert (lead.reference.model_name, lead.second.model_name, lead.doubt) == ("big", "small", "")

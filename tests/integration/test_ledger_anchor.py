@@ -71,6 +71,7 @@ def test_verify_checks_the_anchor(path: Path, project: Path, server: MlflowServe
     found = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert "chain and anchor hold" in done.stderr
+    assert "champion is version -, the last move of the ledger names 3" in done.stderr
     assert (found["anchor_checked"], found["behind"], found["lines"]) == (True, 0, 3)
 
 

@@ -18,16 +18,17 @@ import requests
 from foundry import Foundry
 from mlflow_server import MlflowServer
 from ports import free_port
-from registry_builders import DATA_MD5, FINDING, METRICS, make_castings
+from registry_builders import DATA_MD5, FINDING, METRICS, board_row, make_castings
 
 from zdm_ml.errors import PackageError, RegistryError
-from zdm_ml.files import sha256_file
+from zdm_ml.files import sha256_file, write_json
 from zdm_ml.registry import ledger
 from zdm_ml.registry.asking import approval_request
 from zdm_ml.registry.connection import connect
 from zdm_ml.registry.glance import versions_by_data
 from zdm_ml.registry.promotion import gate, promote
 from zdm_ml.registry.registration import register_run
+from zdm_ml.registry.runs import start_parent
 from zdm_ml.registry.versions import champion, download_package, registered_runs
 from zdm_ml.settings import EXPERIMENT, REGISTERED_MODEL
 
@@ -201,6 +202,39 @@ def test_the_gate_files_a_packet_with_the_run_and_with_the_version(foundry: Foun
     assert [row["model_name"] for row in figures["leaderboard"]] == ["luna"]
 
 
+def test_weights_that_are_judged_anew_have_the_packet_of_the_new_retraining(
+    foundry: Foundry,
+) -> None:
+    foundry.register(foundry.run(seed=3))
+    later = foundry.run(seed=3, threshold=0.4, metrics=METRICS | {"recall": 0.25})
+    write_json(later.root / "reports" / "leaderboard.json", [board_row("luna", cost=7.0)])
+    parent = start_parent(foundry.server.uri, later.record.run_id, {}, {})
+
+    registered = foundry.register(
+        replace(later, record=replace(later.record, mlflow_run_id=parent))
+    )
+    foundry.gate(str(registered.version))
+
+    client = connect(foundry.server.uri)
+    run = client.get_model_version(REGISTERED_MODEL, registered.version).run_id
+    figures = json.loads(Path(client.download_artifacts(run, "packet/packet.json")).read_text())
+    assert registered.decision == "registered"
+    assert [row["cost"] for row in figures["leaderboard"]] == [7.0]
+    assert client.get_run(run).data.metrics["recall"] == 0.25
+
+
+def test_a_profile_that_the_package_does_not_have_is_broken_evidence(foundry: Foundry) -> None:
+    foundry.register(foundry.run(profile="full"))
+    client = connect(foundry.server.uri)
+    client.set_model_version_tag(REGISTERED_MODEL, "1", "profile", "quick")
+
+    kept = foundry.promote()
+
+    assert kept.decision == "kept"
+    assert [check.name for check in kept.checks if check.state == "broken"] == ["digests"]
+    assert "profile full, its tag says quick" in kept.reason
+
+
 def test_a_demo_never_replaces_a_full_model(foundry: Foundry) -> None:
     foundry.register(foundry.run(profile="full"))
     foundry.approve(foundry.gate())
@@ -229,8 +263,8 @@ def test_a_full_model_needs_an_approval_and_the_ledger_names_who_gave_it(foundry
     assert promoted.reason.endswith("approved by admin")
     assert promoted.checks[-1].value == "admin"
     entries = ledger.read(ledger.ledger_path(foundry.settings))
-    assert [entry["action"] for entry in entries] == ["approve", "promote"]
-    assert (entries[0]["who"], entries[0]["package_digest"]) == ("admin", checked.digest)
+    assert [entry["action"] for entry in entries] == ["ask", "approve", "promote"]
+    assert (entries[1]["who"], entries[1]["package_digest"]) == ("admin", checked.digest)
 
 
 def test_a_demo_needs_an_approval_only_where_one_was_asked_for(foundry: Foundry) -> None:

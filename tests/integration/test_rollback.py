@@ -17,6 +17,7 @@ from zdm_ml.registry.connection import connect
 from zdm_ml.registry.decision import Decision
 from zdm_ml.registry.promotion import never_judged
 from zdm_ml.registry.rollback import verify_live
+from zdm_ml.registry.versions import ROLLED_BACK
 from zdm_ml.settings import REGISTERED_MODEL
 
 pytestmark = pytest.mark.integration
@@ -120,6 +121,23 @@ def test_a_rollback_that_is_cleared_does_not_touch_a_newer_champion(foundry: Fou
     assert stays.decision == "unchanged"
     assert "it became champion after this rollback was asked for" in stays.reason
     assert foundry.alias("champion") == "2"
+    assert _moves(foundry.decisions()[-1:]) == [("keep", "2", "2")]
+
+
+def test_a_rollback_cut_short_before_the_alias_moved_leaves_no_mark_on_a_later_previous(
+    foundry: Foundry,
+) -> None:
+    foundry.champions(2)
+    client = connect(foundry.server.uri)
+    client.set_model_version_tag(REGISTERED_MODEL, "2", ROLLED_BACK, "2026-01-01T00:00:00")
+    foundry.register(foundry.run(seed=7))
+
+    promoted = foundry.promote("3")
+    back = foundry.rollback()
+
+    assert (promoted.decision, back.decision, back.version) == ("promoted", "rolled_back", "2")
+    moves = [line["action"] for line in foundry.decisions()]
+    assert moves[-2:] == ["promote", "rollback"]
 
 
 def test_a_promotion_that_left_no_line_is_recorded_before_its_rollback(foundry: Foundry) -> None:
@@ -139,14 +157,17 @@ def test_a_rollback_goes_to_any_version_that_was_champion(foundry: Foundry) -> N
     foundry.champions(3)
 
     back = foundry.rollback("1")
+    passed_over = foundry.promote("2")
     repeated = foundry.rollback("1")
     forth = foundry.rollback("3", reason="it was the camera")
 
     assert (back.decision, back.version) == ("rolled_back", "1")
+    assert passed_over.decision == "kept" and "rolled_back" in passed_over.reason
     assert (repeated.decision, repeated.version) == ("unchanged", "1")
     assert "is the champion already" in repeated.reason
     assert (forth.decision, foundry.alias("champion")) == ("rolled_back", "3")
-    assert _moves(foundry.decisions()[-2:]) == [("rollback", "3", "1"), ("rollback", "1", "3")]
+    moves = [move for move in _moves(foundry.decisions()) if move[0] == "rollback"]
+    assert moves == [("rollback", "3", "1"), ("rollback", "1", "3")]
 
 
 def test_a_version_that_never_was_champion_is_sent_to_the_gate(foundry: Foundry) -> None:

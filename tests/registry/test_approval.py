@@ -118,17 +118,28 @@ def test_a_missing_approval_says_where_to_get_one() -> None:
 
 
 def test_the_request_shows_what_is_decided() -> None:
-    checks = (check("escapes", True, 0, 1), check("cost_per_image", True, 0.01234567, None))
+    checks = (
+        check("escapes", True, 0, 1),
+        check("cost_per_image", True, 0.01234567, None),
+        check("packet", True, "0123456789ab"),
+    )
     decision = Decision("2", None, "promotable", "it passes", checks, digest=DIGEST, champion="1")
 
     text = request_text(
-        decision, version("2", name="a|b"), version("1"), POLICY, "http://mlflow", packet="/#/p"
+        decision,
+        version("2", name="a|b"),
+        version("1"),
+        POLICY,
+        "http://mlflow",
+        packet="/#/p",
+        kept="/#/m",
     )
 
     assert "**version 2, a|b** would replace **version 1, luna**." in text
     assert f"`{DIGEST}`" in text
     assert "(http://mlflow/#/models/casting-inspector/versions/2)" in text
     assert "[decision packet](http://mlflow/#/p)" in text
+    assert "`packet/0123456789ab/packet.html` in the [model's artifacts](http://mlflow/#/m)" in text
     assert "| escapes | passed | 0 | 1 |" in text
     assert "| cost_per_image | passed | 0.01235 |  |" in text
     assert "if it holds and version 1 is still champion" in text
@@ -176,10 +187,19 @@ def test_a_request_and_its_answer_are_lines_with_person_and_package(settings: Se
     assert not never_judged(settings, Decision("2", "challenger", "unchanged", ""))
 
 
+def test_an_approval_that_nobody_was_asked_for_is_refused(settings: Settings) -> None:
+    record_answer(settings, "2", "ask", digest=DIGEST, champion=None, anchor=MemoryAnchor())
+
+    with pytest.raises(RegistryError, match="nobody was asked about version 2"):
+        answer(settings, "approve", who="anna")
+
+    assert [line["action"] for line in ledger.read(ledger_path(settings))] == ["ask"]
+
+
 def test_a_rejection_names_the_person_with_the_id_that_was_named(settings: Settings) -> None:
     rejected = answer(settings, "reject", who="ben", name="Ben B.")
 
-    assert rejected.reason == "champion kept (version 1); version 2 rejected by Ben B. (ben)"
+    assert rejected.reason == "version 2 rejected by Ben B. (ben), nothing moves"
     assert ledger.read(ledger_path(settings))[0]["who"] == "Ben B. (ben)"
 
 
@@ -187,7 +207,7 @@ def test_nobody_can_reject_and_never_approve(settings: Settings) -> None:
     expired = answer(settings, "reject", who="nobody")
 
     assert expired.decision == "rejected"
-    assert expired.reason.endswith("version 2 rejected: nobody answered in time")
+    assert expired.reason == "version 2 rejected, nothing moves: nobody answered in time"
     with pytest.raises(RegistryError, match="nobody may not approve"):
         answer(settings, "approve", who="nobody")
     with pytest.raises(RegistryError, match="nobody may not reject"):

@@ -238,6 +238,25 @@ def test_kept_decisions_are_no_moves(path: Path, anchor: MemoryAnchor) -> None:
     assert ledger.champions(path) == {"1", "2"}
 
 
+def test_what_people_asked_about_makes_nobody_a_champion(path: Path, anchor: MemoryAnchor) -> None:
+    _move(path, anchor, "promote", None, "1")
+    _move(path, anchor, "ask", "7", "8")
+
+    assert ledger.champions(path) == {"1"}
+
+
+def test_followers_are_who_became_champion_since(path: Path, anchor: MemoryAnchor) -> None:
+    for old, new in ((None, "1"), ("1", "2"), ("2", "3")):
+        _move(path, anchor, "promote", old, new)
+    _move(path, anchor, "keep", "3", "4")
+
+    assert ledger.followers(path, "1") == {"2", "3"}
+    assert ledger.followers(path, "3") == set()
+    _move(path, anchor, "rollback", "3", "1")
+    assert ledger.followers(path, "1") == set()
+    assert ledger.followers(path, "2") == {"3", "1"}
+
+
 def test_a_missing_ledger_is_empty(tmp_path: Path) -> None:
     assert ledger.read(tmp_path / "none.jsonl") == []
 

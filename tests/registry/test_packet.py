@@ -116,7 +116,7 @@ def test_what_the_retraining_left_nothing_of_is_named(tmp_path: Path) -> None:
 def test_reports_are_looked_for_under_the_names_that_the_stages_give_them(project: Path) -> None:
     paths = read_pipeline(project).paths
 
-    assert [f"reports/{paths[name].name}" for name in ("leaderboard", "audit_report")] == [
+    assert [f"reports/{Path(paths[name]).name}" for name in ("leaderboard", "audit_report")] == [
         LEADERBOARD,
         AUDIT,
     ]

@@ -117,14 +117,18 @@ def test_repeatable_is_undone_after_an_error() -> None:
 
 @pytest.mark.parametrize(("precision", "allowed"), [("bf16", "high"), ("fp32", "highest")])
 def test_tf32_is_for_bf16_on_a_gpu_alone(precision: Any, allowed: str) -> None:
-    before = torch.get_float32_matmul_precision()
+    def set_now() -> tuple[str, bool]:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    before = set_now()
     try:
         allow_tf32(CPU, precision)
-        assert torch.get_float32_matmul_precision() == before
+        assert set_now() == before
         allow_tf32(torch.device("cuda"), precision)
-        assert torch.get_float32_matmul_precision() == allowed
+        assert set_now() == (allowed, precision == "bf16")
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def test_gradient_of_an_indexed_table_does_not_depend_on_threads() -> None:

@@ -122,6 +122,26 @@ def test_pieces_are_mapped_from_disk_and_cannot_be_changed(tmp_path: Path) -> No
         features[0] = 0
 
 
+def test_a_memory_that_is_too_small_for_the_trunk_gets_fewer_pictures_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole,) = cached_features(make_source(), 1, tmp_path / "whole")
+    compute, sizes = FeatureSource.features, []
+
+    def tight(source: FeatureSource, pictures: np.ndarray) -> np.ndarray:
+        sizes.append(len(pictures))
+        if len(pictures) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute(source, pictures)
+
+    monkeypatch.setattr(FeatureSource, "features", tight)
+    (halved,) = cached_features(make_source(), 1, tmp_path / "halved")
+
+    assert max(sizes) > 2 >= sizes[-1]
+    for mine, its in zip(everything(halved), everything(whole), strict=True):
+        np.testing.assert_allclose(mine, its, rtol=1e-2)
+
+
 def test_the_second_training_computes_nothing_and_reads_the_same_bits(tmp_path: Path) -> None:
     first, second = make_source(), make_source()
 

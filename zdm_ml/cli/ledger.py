@@ -74,18 +74,21 @@ def _cell(value: object) -> str:
 
 def _verify(settings: Settings, path: Path, as_json: bool) -> None:
     from zdm_ml.registry.chain import verify
-    from zdm_ml.registry.glance import anchored
+    from zdm_ml.registry.glance import anchored, champion_summary
 
-    anchor, checked = None, True
+    anchor, champion, checked = None, None, True
     try:
         # Before the file is read: a decision of this moment must not leave the anchor ahead.
         anchor = anchored(settings.mlflow_uri)
+        champion = champion_summary(settings.mlflow_uri)
     except RegistryError as error:
         checked = False
         console.print(f"the anchor was not checked: {error.problem}", markup=False, soft_wrap=True)
     report = verify(path.read_bytes() if path.is_file() else b"", anchor)
     if as_json:
         emit(_as_json(report, anchor_checked=checked))
+    if checked:
+        _compare(path, champion)
     for note in _notes(report, checked):
         console.print(note, markup=False, soft_wrap=True)
     if report.fault is not None:
@@ -97,6 +100,20 @@ def _verify(settings: Settings, path: Path, as_json: bool) -> None:
     what = "chain and anchor hold" if checked else "the chain holds"
     counted = f"{report.lines} line" + "s" * (report.lines != 1)
     console.print(f"{path}: {counted}, {what}", markup=False, soft_wrap=True)
+
+
+def _compare(path: Path, champion: dict[str, str] | None) -> None:
+    """Say so where the registry's champion is not who the last move made champion."""
+    from zdm_ml.registry.ledger import last_move
+
+    now, moved = (champion or {}).get("version"), (last_move(path) or {}).get("to")
+    if now != moved:
+        console.print(
+            f"champion is version {now or '-'}, the last move of the ledger names {moved or '-'}:"
+            " a move was cut short (repeat it), or the alias was moved by hand",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _as_json(report: Report, *, anchor_checked: bool) -> dict[str, object]:

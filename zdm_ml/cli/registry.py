@@ -73,8 +73,9 @@ def gate(
     from zdm_ml.registry.promotion import gate as examine_version
 
     settings = load_settings()
-    again = again and _still_meant(settings, asked)
-    decision = examine_version(settings, version, images_for=_images(settings), again=again)
+    decision = examine_version(
+        settings, version, images_for=_images(settings), again=again, asked=asked
+    )
     _answer(decision, json, approval=approval_request(settings, decision, ask=ask))
 
 
@@ -133,12 +134,12 @@ def promote(
     from zdm_ml.registry.promotion import promote as promote_version
 
     settings = load_settings()
-    again = again and _still_meant(settings, asked)
     decision = promote_version(
         settings,
         version,
         images_for=_images(settings),
         again=again,
+        asked=asked,
         digest=digest,
         approved=approved,
     )
@@ -188,16 +189,6 @@ def reason_of(given: str | None, command: str) -> str:
             hint=f'`{command} --reason "escapes on line 3"`: it is kept in the ledger',
         )
     return reason
-
-
-def _still_meant(settings: Settings, asked: str | None) -> bool:
-    """Tell whether --again still counts: not in an old run that is cleared after a promotion."""
-    from zdm_ml.registry import ledger
-
-    if ledger.moved_since(ledger.ledger_path(settings), asked):
-        console.print("the champion moved since this was asked for: --again no longer counts")
-        return False
-    return True
 
 
 def _images(settings: Settings) -> ImagesFor:

@@ -81,7 +81,9 @@ def lead_of(
     first, second = within[:2]
     mine, its = seeds.get(first.model_name, ()), seeds.get(second.model_name, ())
     if min(len(mine), len(its)) < 2:
-        return Lead(first, second, "")
+        failed = [name for name, costs in seeds.items() if len(costs) < 2]
+        doubt = f"with an unknown spread: no other seed of {' and '.join(failed)} could be trained"
+        return Lead(first, second, doubt if failed else "")
     spread = math.hypot(statistics.stdev(mine), statistics.stdev(its))
     gain = statistics.fmean(its) - statistics.fmean(mine)
     if gain > spread:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from zdm_ml.errors import RegistryError
 from zdm_ml.registry import ledger
@@ -31,14 +33,17 @@ def record_answer(
     """Write a line: that a request was made, or who answered it and how.
 
     `who` is the user id that must be among the approvers, None for the request itself; `nobody`
-    can only reject. `champion` is the version that the approvers saw in the comparison.
+    can only reject. `champion` is the version that the approvers saw in the comparison. Raises
+    `RegistryError` for an approval that no request asked for.
     """
     policy = approval_policy(settings.root)
     if answer != ASK:
         _check_person(who, answer, policy)
     person = f"{name} ({who})" if who and name and name != who else who
-    said = _sentence(version, answer, champion, person, reason.strip(), policy)
+    said = _sentence(version, answer, person, reason.strip(), policy)
     with promotion_lock(settings):
+        if answer == APPROVE:
+            _check_asked(ledger.read(ledger_path(settings)), version, digest, champion)
         ledger.append(
             ledger_path(settings),
             anchor,
@@ -62,10 +67,25 @@ def _check_person(who: str | None, answer: Answer, policy: ApprovalPolicy) -> No
     )
 
 
+def _check_asked(
+    entries: Iterable[Mapping[str, Any]], version: str, digest: str, champion: str | None
+) -> None:
+    """Raise unless somebody was asked about this version, this package and this champion."""
+    asked = [
+        (line["to"], line.get("package_digest"), line["from"])
+        for line in entries
+        if line["action"] == ASK
+    ]
+    if (version, digest, champion) not in asked:
+        raise RegistryError(
+            f"nobody was asked about version {version} as it is approved here",
+            hint=f"trigger DAG `promote` in Airflow with version {version}: it asks",
+        )
+
+
 def _sentence(
     version: str,
     answer: Answer,
-    champion: str | None,
     person: str | None,
     text: str,
     policy: ApprovalPolicy,
@@ -77,7 +97,6 @@ def _sentence(
         return f"version {version} waits for {names}, until {until:%Y-%m-%d %H:%M} UTC"
     if answer == APPROVE:
         return f"version {version} approved by {person}{because}"
-    stays = f"champion kept (version {champion})" if champion else "no champion yet"
     if person == NOBODY:
-        return f"{stays}; version {version} rejected: nobody answered in time"
-    return f"{stays}; version {version} rejected by {person}{because}"
+        return f"version {version} rejected, nothing moves: nobody answered in time"
+    return f"version {version} rejected by {person}, nothing moves{because}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from zdm_ml.registry.connection import connect, registry_errors
 from zdm_ml.registry.decision import Decision, Value
+from zdm_ml.registry.filing import PACKET, model_of
 from zdm_ml.registry.packet import FOLDER, PAGE
 from zdm_ml.registry.policy import ApprovalPolicy, approval_policy
 from zdm_ml.registry.versions import VersionInfo, by_number
@@ -25,6 +26,7 @@ def approval_request(settings: Settings, decision: Decision, *, ask: bool) -> di
         challenger = by_number(client, decision.version)
         champion = by_number(client, decision.champion) if decision.champion else None
         run = client.get_run(challenger.mlflow_run_id).info
+        model = model_of(client, challenger)
     if not (ask or policy.requires(challenger.profile)):
         return None
     return {
@@ -38,6 +40,7 @@ def approval_request(settings: Settings, decision: Decision, *, ask: bool) -> di
             policy,
             settings.mlflow_uri,
             packet=f"/#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{FOLDER}/{PAGE}",
+            kept=f"/#/experiments/{run.experiment_id}/models/{model}/artifacts" if model else "",
         ),
     }
 
@@ -50,10 +53,12 @@ def request_text(
     mlflow_uri: str,
     *,
     packet: str,
+    kept: str = "",
 ) -> str:
     """Return the request as Markdown: the version, the gate's checks, what each answer does.
 
-    `packet` is where MLflow's pages show the decision packet.
+    `packet` is where MLflow's pages show the latest decision packet, `kept` where they list all of
+    this version's.
     """
     replaced = f"replace **{champion.title}**" if champion else "be the first champion"
     still = (
@@ -64,7 +69,7 @@ def request_text(
     link = f"{mlflow_uri}/#/models/{REGISTERED_MODEL}/versions/{challenger.version}"
     facts = {
         "in MLflow": f"[{REGISTERED_MODEL}, version {challenger.version}]({link})",
-        "evidence": f"[decision packet]({mlflow_uri}{packet})",
+        "evidence": f"[decision packet]({mlflow_uri}{packet}){_kept(decision, mlflow_uri, kept)}",
         "package": _code(decision.digest),
         "images": _code(challenger.data_md5),
         "code": _code(challenger.git_commit),
@@ -89,6 +94,14 @@ def request_text(
             f"champion stays. May answer: {', '.join(policy.approvers)}.",
         ]
     )
+
+
+def _kept(decision: Decision, mlflow_uri: str, kept: str) -> str:
+    """Return where exactly this packet stays, also when the gate is asked again."""
+    named = next((str(item.value) for item in decision.checks if item.name == PACKET), None)
+    if not kept or named is None:
+        return ""
+    return f", kept as `{FOLDER}/{named}/{PAGE}` in the [model's artifacts]({mlflow_uri}{kept})"
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

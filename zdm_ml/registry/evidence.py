@@ -122,6 +122,9 @@ def _verified(contest: Contest, version: VersionInfo, name: str) -> tuple[Packag
         package = load_package(folder)
     except PackageError as error:
         return None, Check(name, "broken", error.problem)
+    if package.info.profile != version.profile:
+        said = f"the package is of profile {package.info.profile}, its tag says {version.profile}"
+        return None, Check(name, "broken", said)
     return package, Check(name, "passed", package.info.digest[:12])
 
 

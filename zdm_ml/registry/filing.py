@@ -12,6 +12,7 @@ from zdm_ml.registry.connection import registry_errors
 from zdm_ml.registry.decision import Check
 from zdm_ml.registry.packet import FOLDER, PAGE, Background
 from zdm_ml.registry.reuse import TEST_SET, count_uses
+from zdm_ml.registry.runs import find_run
 from zdm_ml.registry.versions import VersionInfo
 from zdm_ml.settings import REGISTERED_MODEL
 
@@ -35,11 +36,9 @@ def file_packet(client: MlflowClient, version: VersionInfo, folder: Path) -> Che
     """
     digest = sha256_file(folder / PAGE)
     with registry_errors(str(client.tracking_uri), "filing the decision packet"):
-        # The server names the model as the version's source alone.
-        source = str(client.get_model_version(REGISTERED_MODEL, version.version).source)
-        if source.startswith(_MODELS):  # not so of a version that the product did not register
-            kept = f"{FOLDER}/{digest[:KEPT]}"
-            client.log_model_artifacts(source.removeprefix(_MODELS), str(folder), kept)
+        model = model_of(client, version)
+        if model is not None:
+            client.log_model_artifacts(model, str(folder), f"{FOLDER}/{digest[:KEPT]}")
         client.log_artifacts(version.mlflow_run_id, str(folder), FOLDER)
         tags = {
             PACKET: f"runs:/{version.mlflow_run_id}/{FOLDER}/{PAGE}",
@@ -50,13 +49,21 @@ def file_packet(client: MlflowClient, version: VersionInfo, folder: Path) -> Che
     return Check(PACKET, "passed", digest[:KEPT])
 
 
+def model_of(client: MlflowClient, version: VersionInfo) -> str | None:
+    """Return the id of a version's MLflow model; None if the product did not register it."""
+    # The server names the model as the version's source alone.
+    source = str(client.get_model_version(REGISTERED_MODEL, version.version).source)
+    return source.removeprefix(_MODELS) if source.startswith(_MODELS) else None
+
+
 def background_of(client: MlflowClient, version: VersionInfo, level: int) -> Background:
     """Return what the retraining that made a version left; `level` of uses is when to warn."""
     with registry_errors(str(client.tracking_uri), "asking for the retraining of a version"):
-        run = client.get_run(version.mlflow_run_id)
-        parent = run.data.tags.get("mlflow.parentRunId")
-        if parent is None:
+        # Not the parent of the version's training: a retraining may take over an older one's.
+        retraining = find_run(client, {"run_id": version.run_id, "role": "parent"})
+        if retraining is None:
             return Background()
+        parent = str(retraining.info.run_id)
         audit = _report(client, parent, AUDIT)
         return Background(
             leaderboard=_report(client, parent, LEADERBOARD),

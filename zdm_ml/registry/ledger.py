@@ -152,11 +152,22 @@ def predecessor(path: Path, version: str) -> str | None:
 
 
 def champions(path: Path) -> set[str]:
-    """Return every version that the ledger knows to have been champion."""
-    entries = read(path)
-    held = [entry.get("from") for entry in entries]
-    held += [entry.get("to") for entry in entries if entry.get("action") in MOVES]
+    """Return every version that the ledger knows to have been champion.
+
+    Lines that moved nothing do not count: what people asked about may never have been champion.
+    """
+    moves = [entry for entry in read(path) if entry.get("action") in MOVES]
+    held = [entry.get(key) for entry in moves for key in ("from", "to")]
     return {str(version) for version in held if version}
+
+
+def followers(path: Path, version: str) -> set[str]:
+    """Return which versions became champion since `version` last did."""
+    later: set[str] = set()
+    for entry in read(path):
+        if entry.get("action") in MOVES:
+            later = set() if entry.get("to") == version else later | {str(entry.get("to"))}
+    return later
 
 
 def _content(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ from zdm_ml.settings import REGISTERED_MODEL, Settings, make_home
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+logger = logging.getLogger(__name__)
+
 ACTIONS = {"promoted": "promote", "kept": "keep", "superseded": "supersede"}
 """What the ledger calls a decision."""
 ATTEMPTS = 3
@@ -43,14 +46,20 @@ ATTEMPTS = 3
 
 
 def gate(
-    settings: Settings, wanted: str, *, images_for: ImagesFor, again: bool = False
+    settings: Settings,
+    wanted: str,
+    *,
+    images_for: ImagesFor,
+    again: bool = False,
+    asked: str | None = None,
 ) -> Decision:
-    """Return what the gate says of a version, without moving anything."""
+    """Return what the gate says of a version, without moving anything; see `promote`."""
     client = connect(settings.mlflow_uri)
     challenger, champion = _opponents(settings, client, wanted)
     if champion is not None and champion.version == challenger.version:
         return conclusions.unchanged(champion)
-    checks = _examine(settings, client, challenger, champion, images_for, again=again)
+    meant = again and _still_meant(settings, asked)
+    checks = _examine(settings, client, challenger, champion, images_for, again=meant)
     said = conclusions.kept if unmet(checks) else conclusions.promotable
     return said(challenger, champion, checks)
 
@@ -61,12 +70,14 @@ def promote(
     *,
     images_for: ImagesFor,
     again: bool = False,
+    asked: str | None = None,
     digest: str | None = None,
     approved: bool = False,
 ) -> Decision:
     """Make a version champion if the gate lets it; otherwise the champion is kept.
 
-    `again` lets a version in that was rolled back, or is older than the champion. Only the package
+    `again` lets a version in that was rolled back, or is older than the champion; with `asked`, a
+    time in ISO 8601, only while the champion has not moved since then. Only the package
     `digest` is promoted, where one is given, and with `approved`, or where params.yaml demands it,
     only what the ledger holds an approval of. The alias moves under a lock, and only if the
     champion is still the one that the gate compared with.
@@ -77,7 +88,8 @@ def promote(
         check_digest(challenger, digest)
         if champion is not None and champion.version == challenger.version:
             return _confirm(settings, client, champion)
-        checks = _examine(settings, client, challenger, champion, images_for, again=again)
+        meant = again and _still_meant(settings, asked)
+        checks = _examine(settings, client, challenger, champion, images_for, again=meant)
         needed = approved or approval_policy(settings.root).requires(challenger.profile)
         decision = _conclude(settings, client, challenger, champion, checks, approval_needed=needed)
         if decision is not None:
@@ -109,6 +121,14 @@ def move_champion(client: MlflowClient, old: VersionInfo | None, new: VersionInf
     if old is not None and old.version != new.version:
         client.set_registered_model_alias(REGISTERED_MODEL, PREVIOUS, old.version)
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, new.version)
+
+
+def _still_meant(settings: Settings, asked: str | None) -> bool:
+    """Tell whether `again` still counts: not in an old run that is cleared after a promotion."""
+    if ledger.moved_since(ledger_path(settings), asked):
+        logger.warning("the champion moved since this was asked for: --again no longer counts")
+        return False
+    return True
 
 
 def _opponents(
@@ -170,6 +190,9 @@ def _conclude(
         decision = _decide(entries, challenger, champion, checks)
         if decision.decision == "promoted":
             check_digest(by_number(client, challenger.version), challenger.package_digest)
+            if holder is not None and holder.rolled_back:
+                # A rollback that was cut short before the alias moved left its mark.
+                client.delete_model_version_tag(REGISTERED_MODEL, holder.version, ROLLED_BACK)
             move_champion(client, champion, challenger)
             client.delete_model_version_tag(REGISTERED_MODEL, challenger.version, ROLLED_BACK)
         ledger.append(

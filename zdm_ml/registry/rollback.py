@@ -23,6 +23,7 @@ from zdm_ml.registry.versions import (
     PREVIOUS,
     ROLLED_BACK,
     VersionInfo,
+    all_versions,
     by_alias,
     by_number,
     champion,
@@ -67,6 +68,7 @@ def rollback(settings: Settings, request: Request, *, timeout: float) -> Decisio
         stays = _why_it_stays(holder, target, request)
         if overtaken:
             stays = f"{holder.title} stays: it became champion after this rollback was asked for"
+            _record_overtaken(settings, client, holder, request, stays)
         elif stays:
             _complete_ledger(settings, client, holder, request.reason, request.who)
         else:
@@ -177,6 +179,22 @@ def _complete_ledger(
     )
 
 
+def _record_overtaken(
+    settings: Settings, client: MlflowClient, holder: VersionInfo, request: Request, reason: str
+) -> None:
+    """Write down a rollback that came too late."""
+    ledger.append(
+        ledger_path(settings),
+        RegistryAnchor(client),
+        action="keep",
+        old=holder.version,
+        new=holder.version,
+        digest=holder.package_digest,
+        reason=f"{reason}: {request.reason}",
+        who=request.who,
+    )
+
+
 def _prove(settings: Settings, target: VersionInfo) -> list[Check]:
     home = make_home(settings.home)
     with tempfile.TemporaryDirectory(dir=home, prefix=".rollback-") as temporary:
@@ -197,7 +215,10 @@ def _move(
     checks: list[Check],
 ) -> None:
     when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    client.set_model_version_tag(REGISTERED_MODEL, holder.version, ROLLED_BACK, when)
+    # Whatever stood between the two was passed over, and must not come back by itself either.
+    passed_over = ledger.followers(ledger_path(settings), target.version) | {holder.version}
+    for version in passed_over & {str(each.version) for each in all_versions(client)}:
+        client.set_model_version_tag(REGISTERED_MODEL, version, ROLLED_BACK, when)
     client.delete_model_version_tag(REGISTERED_MODEL, target.version, ROLLED_BACK)
     move_champion(client, holder, target)
     ledger.append(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zdm_ml.files import sha256_json
 from zdm_ml.registry.connection import TRAINING, connect
 from zdm_ml.registry.entries import (
     log_dataset,
@@ -167,7 +168,7 @@ def ensure_run(client: MlflowClient, trained: TrainedModel, parent: Callable[[],
     done = found.data.tags if found else {}
     if done.get(COMPLETE) != trained.model_digest:
         complete(client, run_id, trained)
-    if trained.evaluation and done.get(EVALUATED) != trained.model_digest:
+    if trained.evaluation and done.get(EVALUATED) != _evaluated(trained):
         log_evaluation(client, run_id, trained)
     return str(run_id)
 
@@ -188,7 +189,7 @@ def complete(client: MlflowClient, run_id: str, trained: TrainedModel) -> None:
 
 
 def log_evaluation(client: MlflowClient, run_id: str, trained: TrainedModel) -> None:
-    """Add the figures that `evaluate` measured, once per weights, and whether they leak.
+    """Add the figures that `evaluate` measured, once per figures, and whether they leak.
 
     Figures of castings that were trained on go under `leaky_seen`, so that nobody takes them for
     honest ones.
@@ -199,7 +200,12 @@ def log_evaluation(client: MlflowClient, run_id: str, trained: TrainedModel) -> 
     for path, folder in trained.artifacts.items():
         if path.is_file():
             client.log_artifact(run_id, str(path), folder)
-    set_tags(client, run_id, {**leak_tags(trained.evaluation), EVALUATED: trained.model_digest})
+    set_tags(client, run_id, {**leak_tags(trained.evaluation), EVALUATED: _evaluated(trained)})
+
+
+def _evaluated(trained: TrainedModel) -> str:
+    """Return what changes when these weights are judged anew, say at another cost."""
+    return sha256_json([trained.model_digest, trained.evaluation])
 
 
 def _brief(error: Exception) -> str:

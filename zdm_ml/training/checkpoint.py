@@ -25,7 +25,11 @@ def save(path: Path, state: Mapping[str, Any]) -> bool:
             torch.save(dict(state), file)
     # torch reports a failed write as RuntimeError.
     except (OSError, RuntimeError) as error:
-        log.warning("checkpoint %s not written: %s; a killed training starts over", path, error)
+        log.warning(
+            "checkpoint %s not written: %s; a killed training goes on from the last one",
+            path,
+            error,
+        )
         return False
     return True
 

@@ -62,9 +62,14 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 def allow_tf32(device: torch.device, precision: Precision) -> None:
-    """Let a GPU multiply what stays in fp32 under bf16 autocast in TF32; fp32 stays exact."""
+    """Let a GPU compute what stays in fp32 under bf16 autocast in TF32; fp32 stays exact.
+
+    Matrix products and convolutions have a switch each; cuDNN's is on unless it is turned off.
+    """
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high" if precision == "bf16" else "highest")
+        allowed = precision == "bf16"
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def seed_everything(seed: int) -> None:

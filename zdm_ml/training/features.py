@@ -19,6 +19,7 @@ from zdm_ml.models.trunk import SplitNet
 from zdm_ml.training.batches import Inputs
 from zdm_ml.training.device import Precision, autocast
 from zdm_ml.training.feature_shelf import Features, Shelf, alone, prune
+from zdm_ml.training.micro_batches import MicroBatches
 from zdm_ml.training.sides import Images, Indices, Side, Targets
 
 Pictures = Callable[[int, Indices], tuple[Images | Inputs, Targets]]
@@ -107,16 +108,17 @@ def cached_features(
     damaged file is made again with a warning; on a disk that is full or cannot be written the
     features stay in memory, with a warning. They are float16, or float32 where they are too
     large or too small for that. `on_step(done, total)` counts pictures. What is longest unused in
-    `folder` is dropped.
+    `folder` is dropped. Memory that runs out halves how many pictures the trunk sees at once.
     """
     shelf = Shelf(folder / source.key())
     found = []
+    micro = MicroBatches(source.net.name)
     with alone(shelf.folder):
         for view in range(views):
             pieces = []
             for start in range(0, source.count, _PIECE):
                 places = np.arange(start, min(start + _PIECE, source.count))
-                pieces.append(_piece(shelf, source, view, places))
+                pieces.append(_piece(shelf, source, view, places, micro))
                 shelf.mark()
                 on_step(view * source.count + int(places[-1]) + 1, views * source.count)
             found.append(View(pieces))
@@ -155,21 +157,31 @@ class FeatureFeed:
 
 
 def _piece(
-    shelf: Shelf, source: FeatureSource, view: int, places: Indices
+    shelf: Shelf, source: FeatureSource, view: int, places: Indices, micro: MicroBatches
 ) -> tuple[Features, Targets]:
     # Facts may miss a change in the code that makes pictures; a sample of them does not.
     pictures, targets = source.pictures(view, places[:4])
     sample = hashlib.sha256(pictures.tobytes() + targets.tobytes()).hexdigest()[:16]
-    return shelf.piece(f"{view}-{places[0]}-{sample}", partial(_compute, source, view, places))
+    compute = partial(_compute, source, view, places, micro)
+    return shelf.piece(f"{view}-{places[0]}-{sample}", compute)
 
 
-def _compute(source: FeatureSource, view: int, places: Indices) -> tuple[Features, Targets]:
+def _compute(
+    source: FeatureSource, view: int, places: Indices, micro: MicroBatches
+) -> tuple[Features, Targets]:
     features, targets = [], []
     for start in range(0, len(places), _BATCH):
         pictures, truth = source.pictures(view, places[start : start + _BATCH])
-        features.append(_narrow(source.features(pictures)))
+        of_parts = partial(_of_parts, source, pictures)
+        features.append(_narrow(micro.run(source.net.trunk, len(pictures), of_parts)))
         targets.append(truth)
     return np.concatenate(features), np.concatenate(targets)
+
+
+def _of_parts(
+    source: FeatureSource, pictures: Images | Inputs, parts: Sequence[slice]
+) -> npt.NDArray[np.float32]:
+    return np.concatenate([source.features(pictures[part]) for part in parts])
 
 
 def _narrow(features: npt.NDArray[np.float32]) -> Features:
