@@ -218,7 +218,7 @@ def test_a_leaky_demo_says_so() -> None:
     assert leak_check("smoke", False, 0).value == "no leak known"
 
 
-@settings(deadline=None)  # other programs may hold the CPU
+@settings(deadline=None, max_examples=40)  # other programs may hold the CPU
 @given(
     escapes=st.tuples(st.integers(0, 30), st.integers(0, 30)),
     overkills=st.tuples(st.integers(0, 30), st.integers(0, 30)),
