@@ -61,7 +61,6 @@ NOT_USED = {
     "confirm": (
         *IN_THE_MODELS,
         "zdm_ml.evaluation.bootstrap",
-        "zdm_ml.evaluation.bounds",
         "zdm_ml.evaluation.chart",
         "zdm_ml.evaluation.comparison",
         "zdm_ml.evaluation.latency",

@@ -51,6 +51,7 @@ def main(folder: Path, asked: list[tuple[str, str, Any]]) -> None:
                     "minutes": task.execution_timeout.total_seconds() / 60,
                     "together": task.max_active_tis_per_dag,
                     "command": getattr(task, "bash_command", ""),
+                    "env": getattr(task, "env", None),
                     "defaults": getattr(task, "defaults", None),
                     "fields": sorted(getattr(task, "serialized_params", {})),
                     "outlets": [outlet.name for outlet in task.outlets],

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from jinja2 import Template
 
 from zdm_ml.pipeline.dvcfile import read_pipeline
 
@@ -175,6 +177,25 @@ def test_a_person_is_asked_between_gate_and_promotion(parsed: dict[str, Any]) ->
     # Skipped when nobody has to be asked: only then does the promotion follow a skipped task.
     assert tasks["promote"]["trigger_rule"] == "none_failed"
     assert tasks["verify_live"]["trigger_rule"] == "all_success"
+
+
+@pytest.mark.parametrize(
+    ("shown", "form", "approved"), [(None, False, ""), (None, True, "1"), ({}, False, "1")]
+)
+def test_what_a_form_asked_for_is_needed_also_where_the_gate_had_refused(
+    parsed: dict[str, Any], shown: dict[str, Any] | None, form: bool, approved: str
+) -> None:
+    template = parsed["dags"]["promote"]["tasks"]["promote"]["env"]["APPROVED"]
+    checked = {"approval": None if shown is None else {"approvers": ["admin"]}}
+
+    rendered = Template(template).render(
+        ti=SimpleNamespace(xcom_pull=lambda **_: checked),
+        asked=lambda params, events: form,
+        params={},
+        triggering_asset_events=None,
+    )
+
+    assert rendered == approved
 
 
 def test_no_answer_is_a_rejection_and_an_answer_takes_a_reason(parsed: dict[str, Any]) -> None:

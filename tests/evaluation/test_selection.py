@@ -265,7 +265,7 @@ def test_seeds_may_turn_the_order_round() -> None:
     assert "the order is the other way round" in selection.reason
 
 
-def test_one_seed_leaves_the_lead_as_it_is() -> None:
+def test_without_other_seeds_the_lead_stays_as_it_is() -> None:
     models = [candidate("big", 100, 50), candidate("small", 120, 5)]
 
     lead = lead_of(models, POLICY, {})

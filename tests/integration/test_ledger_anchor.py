@@ -73,6 +73,7 @@ def test_verify_checks_the_anchor(path: Path, project: Path, server: MlflowServe
     assert "chain and anchor hold" in done.stderr
     assert "champion is version -, the last move of the ledger names 3" in done.stderr
     assert (found["anchor_checked"], found["behind"], found["lines"]) == (True, 0, 3)
+    assert found["champion_agrees"] is False
 
 
 def test_a_shortened_file_is_seen_until_somebody_accepts_it(

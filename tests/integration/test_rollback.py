@@ -117,11 +117,12 @@ def test_a_rollback_that_is_cleared_does_not_touch_a_newer_champion(foundry: Fou
     asked = "2026-01-01T00:00:00+00:00"
 
     stays = foundry.rollback(asked=asked)
+    foundry.rollback(asked=asked)
 
     assert stays.decision == "unchanged"
     assert "it became champion after this rollback was asked for" in stays.reason
     assert foundry.alias("champion") == "2"
-    assert _moves(foundry.decisions()[-1:]) == [("keep", "2", "2")]
+    assert _moves(foundry.decisions()[-2:]) == [("promote", "1", "2"), ("keep", "2", "2")]
 
 
 def test_a_rollback_cut_short_before_the_alias_moved_leaves_no_mark_on_a_later_previous(
@@ -240,9 +241,11 @@ def test_an_older_version_replaces_no_newer_champion_unless_asked_again(foundry:
     foundry.champions(2)
 
     kept = foundry.promote("1")
+    cleared = foundry.promote("1", again=True, asked="2026-01-01T00:00:00+00:00")
     asked = foundry.promote("1", again=True)
 
     assert (kept.decision, _age(kept)[0]) == ("kept", "failed")
+    assert (cleared.decision, _age(cleared)[0]) == ("kept", "failed")
     assert "`zdm promote 1 --again`" in kept.reason
     assert (asked.decision, foundry.alias("champion")) == ("promoted", "1")
 

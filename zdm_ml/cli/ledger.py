@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,21 +75,22 @@ def _cell(value: object) -> str:
 
 def _verify(settings: Settings, path: Path, as_json: bool) -> None:
     from zdm_ml.registry.chain import verify
-    from zdm_ml.registry.glance import anchored, champion_summary
+    from zdm_ml.registry.glance import anchored
 
-    anchor, champion, checked = None, None, True
+    anchor, checked = None, True
     try:
         # Before the file is read: a decision of this moment must not leave the anchor ahead.
         anchor = anchored(settings.mlflow_uri)
-        champion = champion_summary(settings.mlflow_uri)
     except RegistryError as error:
         checked = False
         console.print(f"the anchor was not checked: {error.problem}", markup=False, soft_wrap=True)
     report = verify(path.read_bytes() if path.is_file() else b"", anchor)
+    apart = _apart(settings, path) if checked else None
     if as_json:
-        emit(_as_json(report, anchor_checked=checked))
-    if checked:
-        _compare(path, champion)
+        agrees = apart is None if checked else None
+        emit(_as_json(report, anchor_checked=checked) | {"champion_agrees": agrees})
+    if apart:
+        console.print(apart, markup=False, soft_wrap=True)
     for note in _notes(report, checked):
         console.print(note, markup=False, soft_wrap=True)
     if report.fault is not None:
@@ -102,18 +104,21 @@ def _verify(settings: Settings, path: Path, as_json: bool) -> None:
     console.print(f"{path}: {counted}, {what}", markup=False, soft_wrap=True)
 
 
-def _compare(path: Path, champion: dict[str, str] | None) -> None:
-    """Say so where the registry's champion is not who the last move made champion."""
+def _apart(settings: Settings, path: Path) -> str | None:
+    """Return what to say where the registry's champion is not who the last move made champion."""
+    from zdm_ml.registry.glance import champion_summary
     from zdm_ml.registry.ledger import last_move
 
-    now, moved = (champion or {}).get("version"), (last_move(path) or {}).get("to")
-    if now != moved:
-        console.print(
-            f"champion is version {now or '-'}, the last move of the ledger names {moved or '-'}:"
-            " a move was cut short (repeat it), or the alias was moved by hand",
-            markup=False,
-            soft_wrap=True,
-        )
+    for pause in (0, 1, 2):  # the line of a decision of this moment follows its alias
+        time.sleep(pause)
+        now = (champion_summary(settings.mlflow_uri) or {}).get("version")
+        moved = (last_move(path) or {}).get("to")
+        if now == moved:
+            return None
+    return (
+        f"champion is version {now or '-'}, the last move of the ledger names {moved or '-'}:"
+        " a move was cut short (repeat it), or the alias was moved by hand"
+    )
 
 
 def _as_json(report: Report, *, anchor_checked: bool) -> dict[str, object]:

@@ -72,7 +72,7 @@ def lead_of(
 
     Where both leaders were trained with several seeds, their mean costs count, and a difference
     not above the standard deviation of one training's difference is no lead: the cheaper model is
-    the reference then.
+    the reference then. Seeds that could not be trained leave the order, and are named as a doubt.
     """
     by_cost = sorted(candidates, key=lambda each: (each.cost, *each.expense))
     within = [each for each in by_cost if not beyond(each, policy)]

@@ -115,6 +115,10 @@ def load_net(folder: Path, device: torch.device | str = "cpu") -> LoadedNet:
             hint="train the model again",
         ) from error
     place = torch.device(device)
+    if place.type == "cuda":
+        # Scores are compared with those of other stages, whatever a training before this allowed.
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
     return LoadedNet(spec, net.requires_grad_(False).eval().to(place), place)
 
 

@@ -72,9 +72,9 @@ def _check_asked(
 ) -> None:
     """Raise unless somebody was asked about this version, this package and this champion."""
     asked = [
-        (line["to"], line.get("package_digest"), line["from"])
+        (line.get("to"), line.get("package_digest"), line.get("from"))
         for line in entries
-        if line["action"] == ASK
+        if line.get("action") == ASK
     ]
     if (version, digest, champion) not in asked:
         raise RegistryError(

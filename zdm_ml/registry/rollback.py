@@ -168,6 +168,7 @@ def _complete_ledger(
         ledger.complete(path, anchor, holder.version, holder.package_digest)
         return
     # The mark on the version before shows that a rollback was cut short, and not a promotion.
+    _pass_over(settings, client, holder)
     ledger.complete(
         path,
         anchor,
@@ -179,18 +180,30 @@ def _complete_ledger(
     )
 
 
+def _pass_over(settings: Settings, client: MlflowClient, target: VersionInfo) -> None:
+    """Mark who became champion since the target was: none of them must come back by itself."""
+    later = ledger.followers(ledger_path(settings), target.version)
+    when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    for version in sorted(later & {str(each.version) for each in all_versions(client)}):
+        client.set_model_version_tag(REGISTERED_MODEL, version, ROLLED_BACK, when)
+
+
 def _record_overtaken(
     settings: Settings, client: MlflowClient, holder: VersionInfo, request: Request, reason: str
 ) -> None:
-    """Write down a rollback that came too late."""
+    """Write down a rollback that came too late; a retry adds nothing."""
+    path, said = ledger_path(settings), f"{reason}: {request.reason}"
+    last = ledger.read(path)[-1:]
+    if last and (last[0].get("action"), last[0].get("reason")) == ("keep", said):
+        return
     ledger.append(
-        ledger_path(settings),
+        path,
         RegistryAnchor(client),
         action="keep",
         old=holder.version,
         new=holder.version,
         digest=holder.package_digest,
-        reason=f"{reason}: {request.reason}",
+        reason=said,
         who=request.who,
     )
 
@@ -215,12 +228,10 @@ def _move(
     checks: list[Check],
 ) -> None:
     when = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    # Whatever stood between the two was passed over, and must not come back by itself either.
-    passed_over = ledger.followers(ledger_path(settings), target.version) | {holder.version}
-    for version in passed_over & {str(each.version) for each in all_versions(client)}:
-        client.set_model_version_tag(REGISTERED_MODEL, version, ROLLED_BACK, when)
+    client.set_model_version_tag(REGISTERED_MODEL, holder.version, ROLLED_BACK, when)
     client.delete_model_version_tag(REGISTERED_MODEL, target.version, ROLLED_BACK)
     move_champion(client, holder, target)
+    _pass_over(settings, client, target)
     ledger.append(
         ledger_path(settings),
         RegistryAnchor(client),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,8 +168,9 @@ def ensure_run(client: MlflowClient, trained: TrainedModel, parent: Callable[[],
     done = found.data.tags if found else {}
     if done.get(COMPLETE) != trained.model_digest:
         complete(client, run_id, trained)
-    if trained.evaluation and done.get(EVALUATED) != _evaluated(trained):
-        log_evaluation(client, run_id, trained)
+    seen = done.get(EVALUATED, "").split()
+    if trained.evaluation and _evaluated(trained) not in seen:
+        log_evaluation(client, run_id, trained, seen)
     return str(run_id)
 
 
@@ -188,24 +189,30 @@ def complete(client: MlflowClient, run_id: str, trained: TrainedModel) -> None:
     client.set_tag(run_id, COMPLETE, trained.model_digest)
 
 
-def log_evaluation(client: MlflowClient, run_id: str, trained: TrainedModel) -> None:
-    """Add the figures that `evaluate` measured, once per figures, and whether they leak.
+def log_evaluation(
+    client: MlflowClient, run_id: str, trained: TrainedModel, seen: Sequence[str]
+) -> None:
+    """Add the figures that `evaluate` measured, and whether they leak.
+
+    Each evaluation is added once; `seen` are those before it, so that an older retraining whose
+    registration is repeated does not put its figures over newer ones.
 
     Figures of castings that were trained on go under `leaky_seen`, so that nobody takes them for
     honest ones.
     """
+    done = " ".join([*seen, _evaluated(trained)])
     named = {RENAMED.get(key, key): value for key, value in trained.evaluation.items()}
     figures = dict(numbers(named))
     log_metrics(client, run_id, [metric(key, value, 0) for key, value in figures.items()])
     for path, folder in trained.artifacts.items():
         if path.is_file():
             client.log_artifact(run_id, str(path), folder)
-    set_tags(client, run_id, {**leak_tags(trained.evaluation), EVALUATED: _evaluated(trained)})
+    set_tags(client, run_id, {**leak_tags(trained.evaluation), EVALUATED: done})
 
 
 def _evaluated(trained: TrainedModel) -> str:
     """Return what changes when these weights are judged anew, say at another cost."""
-    return sha256_json([trained.model_digest, trained.evaluation])
+    return sha256_json([trained.model_digest, trained.evaluation])[:16]
 
 
 def _brief(error: Exception) -> str:

@@ -65,7 +65,7 @@ class MicroBatches:
         log.warning(
             "%s: out of memory: from here on %s %d images at once%s%s",
             self.name,
-            "trains on" if net.training else "is judged on",
+            "trains on" if net.training else "looks at",
             self.limit,
             "; a step is still that of a whole batch" if net.training else "",
             ", but batch norm sees these smaller ones" if normed else "",
