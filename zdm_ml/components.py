@@ -167,7 +167,8 @@ def _airflow_options(settings: Settings, keys: Mapping[str, str]) -> dict[str, d
             "execution_api_server_url": f"{url}/execution/",
             "min_serialized_dag_update_interval": 5,
         },
-        "database": {"sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}"},
+        # SQLite's writers wait for each other: on a busy machine longer than the usual 5 seconds.
+        "database": {"sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}?timeout=30"},
         "logging": {
             "base_log_folder": home / "logs",
             "colored_console_log": False,

@@ -227,7 +227,7 @@ def test_a_request_survives_scheduler_and_api_server(site: Site) -> None:
 def test_retraining_and_newer_promotions_go_on_while_a_request_waits(site: Site) -> None:
     older = site.waits()
 
-    site.api.trigger("retrain", "second", {"seed": 21, "profile": "smoke"})
+    wait_for(lambda: site.api.trigger("retrain", "second", {"seed": 21, "profile": "smoke"}))
     newer = site.waits({older})
 
     assert site.waiting() == {older, newer}
@@ -276,7 +276,7 @@ def test_the_retrainings_form_can_ask_and_a_rejection_keeps_the_champion(site: S
     site.commit("latency", threads=2)
     conf = {"seed": 21, "profile": "smoke", "ask_approval": True}
 
-    site.api.trigger("retrain", "third", conf)
+    wait_for(lambda: site.api.trigger("retrain", "third", conf))
     run_id = site.waits()
     status = site.answer("anna", run_id, "Reject", "not before the audit")
 
@@ -290,7 +290,7 @@ def test_the_retrainings_form_can_ask_and_a_rejection_keeps_the_champion(site: S
     assert site.champion() == "2"
     rejected = site.lines("3")[-1]
     assert (rejected["action"], rejected["who"]) == ("reject", "anna")
-    assert rejected["reason"].endswith("rejected by anna: not before the audit")
+    assert rejected["reason"].endswith("rejected by anna, nothing moves: not before the audit")
     run = last_run(site.api)
     assert run is not None and run["decision"] == "rejected"
 
@@ -298,7 +298,7 @@ def test_the_retrainings_form_can_ask_and_a_rejection_keeps_the_champion(site: S
 def test_no_answer_in_time_is_a_rejection(site: Site) -> None:
     site.commit("promote", approval_hours=0.001)
 
-    site.api.trigger("promote", "expiring", ASKED_BY_FORM)
+    wait_for(lambda: site.api.trigger("promote", "expiring", ASKED_BY_FORM))
 
     assert site.ended("expiring")["promote"] == "skipped"
     assert site.champion() == "2"
@@ -307,7 +307,7 @@ def test_no_answer_in_time_is_a_rejection(site: Site) -> None:
 
 def test_marking_the_task_as_successful_is_no_approval(site: Site) -> None:
     site.commit("promote", approval_hours=1.0)
-    site.api.trigger("promote", "forced", ASKED_BY_FORM)
+    wait_for(lambda: site.api.trigger("promote", "forced", ASKED_BY_FORM))
     assert site.waits() == "forced"
 
     done = site.call("admin", "PATCH", "forced", "", new_state="success")

@@ -116,7 +116,7 @@ def test_fresh_stack_has_exactly_the_runs_it_was_asked_for(
     for dag in ("retrain", "promote", "sleeper"):
         wait_for(lambda dag=dag: api.dag(dag))
 
-    api.trigger("sleeper", "asked-for", {})
+    wait_for(lambda: api.trigger("sleeper", "asked-for", {}))
     wait_for(lambda: sleeps(settings))
 
     assert api.import_errors() == []
@@ -127,7 +127,7 @@ def test_fresh_stack_has_exactly_the_runs_it_was_asked_for(
 def test_same_run_asked_for_twice_is_one_run(stack: float, settings: Settings) -> None:
     api = airflow_api(settings)
 
-    api.trigger("sleeper", "asked-for", {})
+    wait_for(lambda: api.trigger("sleeper", "asked-for", {}))
 
     assert len(api.runs("sleeper")) == 1
 
@@ -210,7 +210,7 @@ def test_dag_rollback_keeps_what_was_typed_and_who_triggered_it(
     wait_for(lambda: api.dag("rollback"))
     typed = "escapes; 100 % 'quoted' \"$(touch typed)\" `id`\nline 2 {{ 1 }} --to 7"
 
-    api.trigger("rollback", "back", {"reason": typed})
+    wait_for(lambda: api.trigger("rollback", "back", {"reason": typed}))
     wait_for(lambda: api.run("rollback", "back")["state"] in ("success", "failed"), seconds=240)
 
     result = api.result("rollback", "back", "rollback")
